@@ -46,12 +46,7 @@ target_compile_options(
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(
     sockbroker_options
-    INTERFACE -Wthread-safety
-              -Wunreachable-code
-              -Wloop-analysis
-              -Wmissing-declarations
-              -Wshadow-uncaptured-local
-              -Wunused-member-function)
+    INTERFACE -Wthread-safety -Wunreachable-code -Wloop-analysis -Wshadow-uncaptured-local)
   target_link_options(sockbroker_options INTERFACE -fuse-ld=lld)
 endif()
 if(SOCKBROKER_WERROR)
