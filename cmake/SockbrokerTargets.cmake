@@ -4,7 +4,7 @@
 #     Static library sockbroker::<name>. Without any .cc among SRCS: an interface library.
 #
 # sockbroker_add_executable(<name> SRCS <file>... [DEPS <target>...] [INSTALL])
-#     Program build/<preset>/<name>; INSTALL puts it into bin/ on installation.
+#     Program build/<preset>/<name>, part of the target `programs`; INSTALL puts it into bin/ on installation.
 #
 # sockbroker_add_test(<name> SRCS <file>... [DEPS <target>...] [LABELS <label>...] [TIMEOUT <seconds>])
 #     GoogleTest program build/<preset>/tests/<name> with main() and gmock; each case is a test of ctest,
@@ -12,7 +12,7 @@
 #
 # sockbroker_add_command_test(<name> COMMAND <word>... [NEEDS <target>...] [LABELS ...] [TIMEOUT <seconds>]
 #                             [ENVIRONMENT <VAR=value>...] [PROPERTIES <property> <value>...])
-#     A script as a test of ctest. It finds SOCKBROKER_BUILD_DIR, SOCKBROKER_SOURCE_DIR and PYTHONPATH (with the
+#     A script as a test of ctest, left out (disabled) when a target it NEEDS is not built. It finds SOCKBROKER_BUILD_DIR, SOCKBROKER_SOURCE_DIR and PYTHONPATH (with the
 #     generated Python messages) in its environment. Exit status 77 means skipped.
 #
 # sockbroker_add_benchmark(<name> SRCS <file>... [DEPS <target>...])
@@ -31,6 +31,9 @@ set(SOCKBROKER_GENERATED_PYTHON_DIR "${PROJECT_BINARY_DIR}/python")
 
 configure_file("${CMAKE_CURRENT_LIST_DIR}/version.h.in" "${SOCKBROKER_GENERATED_DIR}/sockbroker/version.h"
                @ONLY)
+
+# What a user runs, without tests and benchmarks: every sockbroker_add_executable and the generated Python.
+add_custom_target(programs)
 
 # Fails on an argument that no keyword claims: a misspelt keyword would otherwise be swallowed silently.
 macro(_sockbroker_parse name options one_value multi_value)
@@ -73,6 +76,7 @@ function(sockbroker_add_executable name)
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
   _sockbroker_program(${name} "${PROJECT_BINARY_DIR}")
+  add_dependencies(programs ${name})
   if(ARG_INSTALL)
     install(TARGETS ${name})
   endif()
@@ -201,5 +205,6 @@ function(sockbroker_add_proto_library name)
       COMMENT "Generating Python of sockbroker::${name}"
       VERBATIM)
     add_custom_target(${target}_python ALL DEPENDS ${python})
+    add_dependencies(programs ${target}_python)
   endif()
 endfunction()
