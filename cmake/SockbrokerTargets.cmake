@@ -21,8 +21,8 @@
 # sockbroker_add_proto_library(<name> PROTOS <file.proto>... [IMPORT_ROOT <dir>] [DEPS <target>...] [GRPC] [PYTHON])
 #     Runs protoc over PROTOS, given relative to IMPORT_ROOT (default: the current directory), and makes
 #     sockbroker::<name> of the result. Generated headers are included by the proto's own path:
-#     "sockbroker/v1/x.pb.h". GRPC adds services ("sockbroker/v1/x.grpc.pb.h", linking gRPC::grpc++);
-#     PYTHON also generates modules into build/<preset>/python.
+#     "sockbroker/v1/x.pb.h". GRPC adds what the files with a service in them need ("sockbroker/v1/x.grpc.pb.h",
+#     linking gRPC::grpc++); PYTHON also generates modules into build/<preset>/python.
 #
 # Headers are included from the root of the repository: #include "streams/task.h".
 
@@ -144,6 +144,7 @@ function(sockbroker_add_proto_library name)
     set(ARG_IMPORT_ROOT "${CMAKE_CURRENT_SOURCE_DIR}")
   endif()
   set(inputs)
+  set(service_inputs)
   set(sources)
   set(headers)
   set(python)
@@ -152,28 +153,43 @@ function(sockbroker_add_proto_library name)
     string(REGEX REPLACE "[.]proto$" "" stem "${proto}")
     list(APPEND sources "${SOCKBROKER_GENERATED_DIR}/${stem}.pb.cc")
     list(APPEND headers "${SOCKBROKER_GENERATED_DIR}/${stem}.pb.h")
+    # Compiling the gRPC part of a file without a service takes seconds and gives nothing.
+    set(services)
     if(ARG_GRPC)
+      file(STRINGS "${ARG_IMPORT_ROOT}/${proto}" services REGEX "^[ \t]*service[ \t]")
+      set_property(
+        DIRECTORY
+        APPEND
+        PROPERTY CMAKE_CONFIGURE_DEPENDS "${ARG_IMPORT_ROOT}/${proto}")
+    endif()
+    if(services)
+      list(APPEND service_inputs "${ARG_IMPORT_ROOT}/${proto}")
       list(APPEND sources "${SOCKBROKER_GENERATED_DIR}/${stem}.grpc.pb.cc")
       list(APPEND headers "${SOCKBROKER_GENERATED_DIR}/${stem}.grpc.pb.h")
     endif()
     string(REPLACE "-" "_" stem "${stem}")
     list(APPEND python "${SOCKBROKER_GENERATED_PYTHON_DIR}/${stem}_pb2.py")
-    if(ARG_GRPC)
+    if(services)
       list(APPEND python "${SOCKBROKER_GENERATED_PYTHON_DIR}/${stem}_pb2_grpc.py")
     endif()
   endforeach()
 
-  set(grpc_flags)
-  if(ARG_GRPC)
+  set(grpc_command)
+  if(service_inputs)
     # Mocks of the stubs, for tests, come with it: x_mock.grpc.pb.h.
-    set(grpc_flags "--grpc_out=generate_mock_code=true:${SOCKBROKER_GENERATED_DIR}"
-                   "--plugin=protoc-gen-grpc=${SOCKBROKER_GRPC_CPP_PLUGIN}")
+    set(grpc_command
+        COMMAND
+        protobuf::protoc
+        "--proto_path=${ARG_IMPORT_ROOT}"
+        "--grpc_out=generate_mock_code=true:${SOCKBROKER_GENERATED_DIR}"
+        "--plugin=protoc-gen-grpc=${SOCKBROKER_GRPC_CPP_PLUGIN}"
+        ${service_inputs})
   endif()
   add_custom_command(
     OUTPUT ${sources} ${headers}
     COMMAND ${CMAKE_COMMAND} -E make_directory "${SOCKBROKER_GENERATED_DIR}"
     COMMAND protobuf::protoc "--proto_path=${ARG_IMPORT_ROOT}" "--cpp_out=${SOCKBROKER_GENERATED_DIR}"
-            ${grpc_flags} ${inputs}
+            ${inputs} ${grpc_command}
     DEPENDS ${inputs}
     COMMENT "Generating C++ of sockbroker::${name}"
     VERBATIM)
@@ -191,16 +207,21 @@ function(sockbroker_add_proto_library name)
   set_target_properties(${target} PROPERTIES CXX_CLANG_TIDY "")
 
   if(ARG_PYTHON AND SOCKBROKER_GRPC_PYTHON_PLUGIN)
-    set(grpc_flags)
-    if(ARG_GRPC)
-      set(grpc_flags "--grpc_out=${SOCKBROKER_GENERATED_PYTHON_DIR}"
-                     "--plugin=protoc-gen-grpc=${SOCKBROKER_GRPC_PYTHON_PLUGIN}")
+    set(grpc_command)
+    if(service_inputs)
+      set(grpc_command
+          COMMAND
+          protobuf::protoc
+          "--proto_path=${ARG_IMPORT_ROOT}"
+          "--grpc_out=${SOCKBROKER_GENERATED_PYTHON_DIR}"
+          "--plugin=protoc-gen-grpc=${SOCKBROKER_GRPC_PYTHON_PLUGIN}"
+          ${service_inputs})
     endif()
     add_custom_command(
       OUTPUT ${python}
       COMMAND ${CMAKE_COMMAND} -E make_directory "${SOCKBROKER_GENERATED_PYTHON_DIR}"
       COMMAND protobuf::protoc "--proto_path=${ARG_IMPORT_ROOT}"
-              "--python_out=${SOCKBROKER_GENERATED_PYTHON_DIR}" ${grpc_flags} ${inputs}
+              "--python_out=${SOCKBROKER_GENERATED_PYTHON_DIR}" ${inputs} ${grpc_command}
       DEPENDS ${inputs}
       COMMENT "Generating Python of sockbroker::${name}"
       VERBATIM)
