@@ -53,7 +53,7 @@ if(SOCKBROKER_WERROR)
   target_compile_options(sockbroker_options INTERFACE -Werror)
 endif()
 
-# Thousands of Abseil and gRPC libraries are offered; only those used are recorded.
+# Dozens of Abseil and gRPC libraries are offered; only those used are recorded.
 target_link_options(sockbroker_options INTERFACE -Wl,--as-needed)
 
 if(SOCKBROKER_LTO)
