@@ -1,0 +1,23 @@
+// All of the engine in one include.
+#pragma once
+
+#include "streams/address.h"
+#include "streams/cancel.h"
+#include "streams/connection.h"
+#include "streams/create_task.h"
+#include "streams/error.h"
+#include "streams/event_loop.h"
+#include "streams/gather.h"
+#include "streams/loop_thread.h"
+#include "streams/open_connection.h"
+#include "streams/resolver.h"
+#include "streams/run_coroutine_threadsafe.h"
+#include "streams/server.h"
+#include "streams/sleep.h"
+#include "streams/stream_reader.h"
+#include "streams/stream_writer.h"
+#include "streams/task.h"
+#include "streams/task_group.h"
+#include "streams/wait_for.h"
+#include "streams/wait_queue.h"
+#include "streams/with_cancel.h"
