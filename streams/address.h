@@ -1,7 +1,8 @@
 // SocketAddress: where a socket's end is: IPv4, IPv6, or Unix (path, abstract, unnamed).
 //
 //   SocketAddress address = *SocketAddress::FromIp("127.0.0.1", 80);
-//   address.ToString();                     // "127.0.0.1:80", "[::1]:80", "/run/x.sock", "@abstract"
+//   address.ToString();                     // "127.0.0.1:80", "[::1]:80", "/run/x.sock",
+//   "@abstract"
 #pragma once
 
 #include <sys/socket.h>
@@ -19,10 +20,11 @@ class SocketAddress {
   // Unknown (peername None): family() is AF_UNSPEC.
   SocketAddress();
 
-  // A numeric address in its canonical form ("fe80::1%eth0" with a zone). kInvalidArgument for anything else.
+  // A numeric address in its canonical form ("fe80::1%eth0" with a zone). kInvalidArgument for
+  // anything else.
   static absl::StatusOr<SocketAddress> FromIp(absl::string_view host, uint16_t port);
-  // A leading NUL means the abstract namespace. "" is kUnavailable with EINVAL, a path over 107 bytes kInvalidArgument:
-  // what connect() and Python say.
+  // A leading NUL means the abstract namespace. "" is kUnavailable with EINVAL, a path over 107
+  // bytes kInvalidArgument: what connect() and Python say.
   static absl::StatusOr<SocketAddress> FromUnixPath(absl::string_view path);
   static SocketAddress FromSockaddr(const sockaddr* address, socklen_t length);
   // getsockname, getpeername; unknown if they fail.

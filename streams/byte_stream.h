@@ -1,9 +1,10 @@
-// ByteStream and StreamProtocol: asyncio's Transport and Protocol. A ByteStream moves bytes (over a socket, TLS, or
-// memory); a StreamProtocol is told what happened. StreamReader and StreamWriter are the comfortable side of one
-// protocol; TLS is a protocol on the stream below and a stream to the protocol above.
+// ByteStream and StreamProtocol: asyncio's Transport and Protocol. A ByteStream moves bytes (over a
+// socket, TLS, or memory); a StreamProtocol is told what happened. StreamReader and StreamWriter
+// are the comfortable side of one protocol; TLS is a protocol on the stream below and a stream to
+// the protocol above.
 //
-// All calls are on the loop's thread. A stream never calls its protocol from inside Write, Close or Abort, only from
-// the loop.
+// All calls are on the loop's thread. A stream never calls its protocol from inside Write, Close or
+// Abort, only from the loop.
 #pragma once
 
 #include <cstddef>
@@ -23,12 +24,14 @@ class StreamProtocol {
   virtual ~StreamProtocol() = default;
   // data_received: never empty.
   virtual void OnData(absl::Cord data) = 0;
-  // eof_received: the peer will send no more. True keeps the stream open for writing; false closes it.
+  // eof_received: the peer will send no more. True keeps the stream open for writing; false closes
+  // it.
   virtual bool OnEof() = 0;
   // pause_writing, resume_writing: the write buffer went above the high mark; back to the low mark.
   virtual void OnPauseWriting() = 0;
   virtual void OnResumeWriting() = 0;
-  // connection_lost: the last call. OK after a clean end (Close, Abort, EOF on both sides), else why.
+  // connection_lost: the last call. OK after a clean end (Close, Abort, EOF on both sides), else
+  // why.
   virtual void OnConnectionLost(const absl::Status& status) = 0;
 };
 
@@ -40,8 +43,8 @@ class ByteStream {
  public:
   virtual ~ByteStream() = default;
 
-  // Begins to deliver to `protocol`, in a later turn of the loop. Once. Both keep each other alive until
-  // OnConnectionLost has been called.
+  // Begins to deliver to `protocol`, in a later turn of the loop. Once. Both keep each other alive
+  // until OnConnectionLost has been called.
   virtual void Start(std::shared_ptr<StreamProtocol> protocol) = 0;
 
   // While paused, neither data nor EOF nor a reset is noticed. Idempotent.
@@ -61,8 +64,8 @@ class ByteStream {
 
   // Stops reading, flushes, closes. Idempotent.
   virtual void Close() = 0;
-  // Drops what is buffered. `reset`: the peer sees a reset (RST); else an end (FIN) behind what the kernel had already:
-  // what asyncio's abort() does. OnConnectionLost then gets `status`.
+  // Drops what is buffered. `reset`: the peer sees a reset (RST); else an end (FIN) behind what the
+  // kernel had already: what asyncio's abort() does. OnConnectionLost then gets `status`.
   virtual void Abort(bool reset, absl::Status status) = 0;
   virtual bool is_closing() const = 0;
 

@@ -1,13 +1,15 @@
 // CancelSource and CancelToken: how a wait is told to end early.
 //
 //   CancelSource source;
-//   auto result = co_await WithCancel(reader.Read(100), source.token());   // kCancelled once somebody calls
-//   source.Cancel();                                                       // Cancel()
+//   auto result = co_await WithCancel(reader.Read(100), source.token());   // kCancelled once
+//   somebody calls source.Cancel();                                                       //
+//   Cancel()
 //
-// Every task runs under a token that it inherits from whoever awaits it. Cancelling resumes the innermost wait with the
-// given status (kCancelled or kDeadlineExceeded); nothing is destroyed under way, and a result that came first wins.
-// Cancellation is level-triggered: once cancelled, every later wait under the token ends at once too, so code that
-// ignores the status can't go on waiting. `Shielded` (shield.h) runs clean-up that must wait all the same.
+// Every task runs under a token that it inherits from whoever awaits it. Cancelling resumes the
+// innermost wait with the given status (kCancelled or kDeadlineExceeded); nothing is destroyed
+// under way, and a result that came first wins. Cancellation is level-triggered: once cancelled,
+// every later wait under the token ends at once too, so code that ignores the status can't go on
+// waiting. `Shielded` (shield.h) runs clean-up that must wait all the same.
 //
 // All of this lives on one loop's thread. To cancel from another thread, Post to the loop.
 #pragma once
@@ -18,7 +20,8 @@ namespace sockbroker::streams {
 
 namespace internal {
 
-// A member of an intrusive list: told once when the state it is linked to is cancelled. Unlinks itself when destroyed.
+// A member of an intrusive list: told once when the state it is linked to is cancelled. Unlinks
+// itself when destroyed.
 class CancelListener {
  public:
   CancelListener() = default;
@@ -104,7 +107,8 @@ class CancelToken {
   internal::CancelState* state_ = nullptr;
 };
 
-// Owns the decision to cancel. With a parent, it is cancelled with its parent too, for the parent's reason.
+// Owns the decision to cancel. With a parent, it is cancelled with its parent too, for the parent's
+// reason.
 class CancelSource final : private internal::CancelListener {
  public:
   CancelSource() = default;
@@ -118,7 +122,9 @@ class CancelSource final : private internal::CancelListener {
   }
 
   // Idempotent; the first reason stays.
-  void Cancel(absl::Status reason = absl::CancelledError("cancelled")) { state_.Cancel(std::move(reason)); }
+  void Cancel(absl::Status reason = absl::CancelledError("cancelled")) {
+    state_.Cancel(std::move(reason));
+  }
   bool cancelled() const { return state_.cancelled(); }
   CancelToken token() { return CancelToken(&state_); }
 

@@ -17,8 +17,9 @@ class Clock {
   // A time that never goes back. Its origin is arbitrary: it is not the wall clock's.
   virtual absl::Time Now() = 0;
 
-  // A clock in virtual time jumps to `time` and returns true when a loop has nothing else to do before it; a real
-  // clock returns false, and the loop sleeps in the kernel. `InfiniteFuture`: nothing can ever happen again.
+  // A clock in virtual time jumps to `time` and returns true when a loop has nothing else to do
+  // before it; a real clock returns false, and the loop sleeps in the kernel. `InfiniteFuture`:
+  // nothing can ever happen again.
   virtual bool JumpTo(absl::Time /*time*/) { return false; }
 };
 

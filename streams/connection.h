@@ -20,13 +20,15 @@ struct Connection {
 };
 
 struct StreamOptions {
-  // asyncio's `limit`: how far ReadUntil looks; the socket isn't read while more than twice as much is buffered.
+  // asyncio's `limit`: how far ReadUntil looks; the socket isn't read while more than twice as much
+  // is buffered.
   std::size_t limit = kDefaultLimit;
   // How long Close may flush before the connection is reset. asyncio: InfiniteDuration.
   absl::Duration close_timeout = absl::Seconds(30);
 };
 
 // Puts a reader and writer on any byte stream, and starts it. kInvalidArgument for a limit of 0.
-absl::StatusOr<Connection> MakeConnection(EventLoop* loop, std::shared_ptr<ByteStream> stream, StreamOptions options = {});
+absl::StatusOr<Connection> MakeConnection(EventLoop* loop, std::shared_ptr<ByteStream> stream,
+                                          StreamOptions options = {});
 
 }  // namespace sockbroker::streams

@@ -4,8 +4,9 @@
 //   ...
 //   absl::StatusOr<int> answer = co_await handle.Join();
 //
-// The loop owns the task until it ends; the handle may be dropped (asyncio keeps only a weak reference: ours never
-// vanishes in flight). Prefer TaskGroup (task_group.h), whose children can't outlive their scope.
+// The loop owns the task until it ends; the handle may be dropped (asyncio keeps only a weak
+// reference: ours never vanishes in flight). Prefer TaskGroup (task_group.h), whose children can't
+// outlive their scope.
 #pragma once
 
 #include <memory>
@@ -24,7 +25,8 @@ namespace sockbroker::streams {
 template <typename T>
 class TaskHandle {
  public:
-  // Asks the task to end; it ends in its own time. False when it has ended already (asyncio's Task.cancel()).
+  // Asks the task to end; it ends in its own time. False when it has ended already (asyncio's
+  // Task.cancel()).
   bool Cancel(absl::Status reason = absl::CancelledError("cancelled")) {
     if (done()) return false;
     state_->cancel.Cancel(std::move(reason));
@@ -33,8 +35,8 @@ class TaskHandle {
   bool done() const { return state_->slot.done; }
   const std::string& name() const { return state_->name; }
 
-  // Waits for the end and takes the result (throws what the task threw). At most once. As in asyncio, cancelling the
-  // awaiter cancels the task, and waits until it has ended.
+  // Waits for the end and takes the result (throws what the task threw). At most once. As in
+  // asyncio, cancelling the awaiter cancels the task, and waits until it has ended.
   Task<T> Join() { return Join(state_); }
 
  private:
@@ -55,7 +57,9 @@ class TaskHandle {
     }
     co_return state->slot.Take();
   }
-  static Task<void> WaitUninterrupted(std::shared_ptr<State> state) { (void)co_await state->ended.Wait(); }
+  static Task<void> WaitUninterrupted(std::shared_ptr<State> state) {
+    (void)co_await state->ended.Wait();
+  }
   static Task<void> Run(std::shared_ptr<State> state, Task<T> task) {
     co_await internal::RunInto(std::move(task), &state->slot);
     state->ended.WakeAll();
@@ -67,8 +71,8 @@ class TaskHandle {
   std::shared_ptr<State> state_;
 };
 
-// `task` starts in a later turn of `loop` (null: the running one; throws std::logic_error outside a loop). `name` is
-// for people.
+// `task` starts in a later turn of `loop` (null: the running one; throws std::logic_error outside a
+// loop). `name` is for people.
 template <typename T>
 TaskHandle<T> CreateTask(Task<T> task, std::string name = "", EventLoop* loop = nullptr) {
   if (loop == nullptr) loop = GetRunningLoop();

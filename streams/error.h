@@ -1,14 +1,15 @@
-// What asyncio carries in an exception's attributes travels in the payloads of an absl::Status; these functions put it
-// there and take it out.
+// What asyncio carries in an exception's attributes travels in the payloads of an absl::Status;
+// these functions put it there and take it out.
 //
 //   absl::StatusOr<absl::Cord> line = co_await reader.ReadUntil("\r\n");
-//   if (auto incomplete = GetIncompleteRead(line.status())) use(incomplete->partial);    // IncompleteReadError
-//   if (auto overrun = GetLimitOverrun(line.status())) skip(overrun->consumed);          // LimitOverrunError
-//   if (GetErrno(line.status()) == ECONNRESET) ...                                       // OSError.errno
+//   if (auto incomplete = GetIncompleteRead(line.status())) use(incomplete->partial);    //
+//   IncompleteReadError if (auto overrun = GetLimitOverrun(line.status())) skip(overrun->consumed);
+//   // LimitOverrunError if (GetErrno(line.status()) == ECONNRESET) ... // OSError.errno
 //
-// Codes: kInvalidArgument is ValueError and TypeError, kFailedPrecondition RuntimeError (wrong state), kUnavailable
-// an OSError of the network (GetErrno), kNotFound socket.gaierror, kOutOfRange IncompleteReadError,
-// kResourceExhausted LimitOverrunError, kCancelled and kDeadlineExceeded cancellation and time-outs.
+// Codes: kInvalidArgument is ValueError and TypeError, kFailedPrecondition RuntimeError (wrong
+// state), kUnavailable an OSError of the network (GetErrno), kNotFound socket.gaierror, kOutOfRange
+// IncompleteReadError, kResourceExhausted LimitOverrunError, kCancelled and kDeadlineExceeded
+// cancellation and time-outs.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,8 @@
 
 namespace sockbroker::streams {
 
-// An OSError: kUnavailable, "<context>: [errno N] <text>", with the errno. `context` names the call or address.
+// An OSError: kUnavailable, "<context>: [errno N] <text>", with the errno. `context` names the call
+// or address.
 absl::Status ErrnoToStatus(int os_errno, absl::string_view context);
 // The errno of a status that has one, else 0.
 int GetErrno(const absl::Status& status);
@@ -57,8 +59,8 @@ struct AttemptFailure {
   int os_errno = 0;
   std::string message;
 };
-// asyncio's rule for several failures (one: that very error; all alike: the first; else "Multiple exceptions: ..."),
-// with every attempt kept, in order.
+// asyncio's rule for several failures (one: that very error; all alike: the first; else "Multiple
+// exceptions: ..."), with every attempt kept, in order.
 absl::Status AttemptsError(std::vector<AttemptFailure> attempts);
 std::vector<AttemptFailure> GetAttempts(const absl::Status& status);
 

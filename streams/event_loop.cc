@@ -47,7 +47,8 @@ std::string DescribeException(const std::exception_ptr& exception) {
 }
 
 void PrintToStderr(const EventLoop::ExceptionContext& context) {
-  const std::string cause = context.exception ? DescribeException(context.exception) : context.status.ToString();
+  const std::string cause =
+      context.exception ? DescribeException(context.exception) : context.status.ToString();
   std::fprintf(stderr, "%s: %s\n", context.message.c_str(), cause.c_str());
 }
 
@@ -63,9 +64,11 @@ EventLoop* GetRunningLoop() {
   return running_loop;
 }
 
-// --- timers: a binary heap that knows where each timer stands -----------------------------------------------------------
+// --- timers: a binary heap that knows where each timer stands
+// -----------------------------------------------------------
 
-Timer::Timer(EventLoop* loop, absl::AnyInvocable<void()> callback) : loop_(loop), callback_(std::move(callback)) {}
+Timer::Timer(EventLoop* loop, absl::AnyInvocable<void()> callback)
+    : loop_(loop), callback_(std::move(callback)) {}
 
 void Timer::Set(absl::Time deadline) {
   Cancel();
@@ -130,8 +133,10 @@ void EventLoop::HeapSiftDown(std::size_t index) {
 void EventLoop::FireTimers() {
   if (timers_.empty()) return;
   const absl::Time now = Now();
-  const uint64_t set_meanwhile = next_timer_order_;  // those wait for the next iteration, or a loop could starve
-  while (!timers_.empty() && timers_.front()->deadline_ <= now && timers_.front()->order_ < set_meanwhile) {
+  const uint64_t set_meanwhile =
+      next_timer_order_;  // those wait for the next iteration, or a loop could starve
+  while (!timers_.empty() && timers_.front()->deadline_ <= now &&
+         timers_.front()->order_ < set_meanwhile) {
     Timer* timer = timers_.front();
     HeapRemove(timer);
     // The callback may destroy its timer, so it is not run from inside it.
@@ -145,7 +150,8 @@ void EventLoop::FireTimers() {
   }
 }
 
-// --- root tasks ---------------------------------------------------------------------------------------------------------
+// --- root tasks
+// ---------------------------------------------------------------------------------------------------------
 
 struct EventLoop::RootTask {
   CancelSource cancel;
@@ -154,7 +160,8 @@ struct EventLoop::RootTask {
   RootTask(EventLoop* owner, internal::CancelState* parent)
       : cancel(CancelToken(parent)), index(owner->roots_.size()), owner_(owner) {
     owner->roots_.push_back(this);
-    if (owner->shutting_down_) cancel.Cancel(absl::CancelledError("the event loop is shutting down"));
+    if (owner->shutting_down_)
+      cancel.Cancel(absl::CancelledError("the event loop is shutting down"));
   }
   ~RootTask() {
     owner_->roots_.back()->index = index;
@@ -173,9 +180,12 @@ struct EventLoop::Detached {
   struct promise_type {
     static void* operator new(std::size_t size) { return internal::AllocateFrame(size); }
     static void operator delete(void* frame, std::size_t size) { internal::FreeFrame(frame, size); }
-    promise_type(EventLoop* loop, internal::CancelState* /*cancel*/, Task<void>& /*task*/) : context_{loop, nullptr} {}
+    promise_type(EventLoop* loop, internal::CancelState* /*cancel*/, Task<void>& /*task*/)
+        : context_{loop, nullptr} {}
     internal::TaskContext& context() { return context_; }
-    Detached get_return_object() { return {std::coroutine_handle<promise_type>::from_promise(*this)}; }
+    Detached get_return_object() {
+      return {std::coroutine_handle<promise_type>::from_promise(*this)};
+    }
     std::suspend_always initial_suspend() noexcept { return {}; }
     std::suspend_never final_suspend() noexcept { return {}; }
     void return_void() {}
@@ -187,12 +197,14 @@ struct EventLoop::Detached {
   std::coroutine_handle<promise_type> handle;
 };
 
-EventLoop::Detached EventLoop::RunRoot(EventLoop* loop, internal::CancelState* cancel, Task<void> task) {
+EventLoop::Detached EventLoop::RunRoot(EventLoop* loop, internal::CancelState* cancel,
+                                       Task<void> task) {
   RootTask root(loop, cancel);
   try {
     co_await std::move(task).AwaitUnder(root.cancel.token().state());
   } catch (...) {
-    loop->CallExceptionHandler({"a task that nobody waits for threw", absl::OkStatus(), std::current_exception()});
+    loop->CallExceptionHandler(
+        {"a task that nobody waits for threw", absl::OkStatus(), std::current_exception()});
   }
 }
 
@@ -200,14 +212,18 @@ void EventLoop::Spawn(Task<void> task, internal::CancelState* cancel) {
   Ready(RunRoot(this, cancel, std::move(task)).handle);
 }
 
-void EventLoop::ResumeCoroutine(void* frame) { std::coroutine_handle<>::from_address(frame).resume(); }
+void EventLoop::ResumeCoroutine(void* frame) {
+  std::coroutine_handle<>::from_address(frame).resume();
+}
 
 void EventLoop::RunCallback(void* callback) {
-  std::unique_ptr<absl::AnyInvocable<void()>> owned(static_cast<absl::AnyInvocable<void()>*>(callback));
+  std::unique_ptr<absl::AnyInvocable<void()>> owned(
+      static_cast<absl::AnyInvocable<void()>*>(callback));
   (*owned)();
 }
 
-// --- the loop -----------------------------------------------------------------------------------------------------------
+// --- the loop
+// -----------------------------------------------------------------------------------------------------------
 
 EventLoop::EventLoop(Clock* clock)
     : clock_(clock != nullptr ? clock : MonotonicClock()),
@@ -219,7 +235,8 @@ EventLoop::~EventLoop() {
   RunningScope scope(this);
   shutting_down_ = true;
   const std::vector<RootTask*> roots = roots_;
-  for (RootTask* root : roots) root->cancel.Cancel(absl::CancelledError("the event loop is shutting down"));
+  for (RootTask* root : roots)
+    root->cancel.Cancel(absl::CancelledError("the event loop is shutting down"));
   while (!roots_.empty() || !ready_.empty()) RunOnce(/*may_block=*/true);
   while (!shutdown_listeners_.empty()) shutdown_listeners_.back()->OnLoopShutdown();
   while (!roots_.empty() || !ready_.empty()) RunOnce(/*may_block=*/true);
@@ -254,7 +271,7 @@ void EventLoop::Wake() {
 
 void EventLoop::Post(absl::AnyInvocable<void()> callback) {
   {
-    absl::MutexLock lock(&posted_mutex_);
+    const std::lock_guard lock(posted_mutex_);
     posted_.push_back(std::move(callback));
   }
   if (!posted_pending_.exchange(true)) Wake();
@@ -282,7 +299,7 @@ void EventLoop::CallLater(absl::Duration delay, absl::AnyInvocable<void()> callb
 void EventLoop::RunPosted() {
   if (!posted_pending_.exchange(false)) return;
   {
-    absl::MutexLock lock(&posted_mutex_);
+    const std::lock_guard lock(posted_mutex_);
     running_posted_.swap(posted_);
   }
   for (absl::AnyInvocable<void()>& callback : running_posted_) std::move(callback)();
@@ -329,15 +346,20 @@ Resolver& EventLoop::resolver() {
   return *resolver_;
 }
 
-void EventLoop::set_resolver(std::unique_ptr<Resolver> resolver) { resolver_ = std::move(resolver); }
+void EventLoop::set_resolver(std::unique_ptr<Resolver> resolver) {
+  resolver_ = std::move(resolver);
+}
 
 void EventLoop::SetExceptionHandler(std::function<void(const ExceptionContext&)> handler) {
   exception_handler_ = handler ? std::move(handler) : PrintToStderr;
 }
 
-void EventLoop::CallExceptionHandler(const ExceptionContext& context) { exception_handler_(context); }
+void EventLoop::CallExceptionHandler(const ExceptionContext& context) {
+  exception_handler_(context);
+}
 
-absl::StatusOr<internal::PollRegistration*> EventLoop::Register(int fd, internal::PollHandler* handler) {
+absl::StatusOr<internal::PollRegistration*> EventLoop::Register(int fd,
+                                                                internal::PollHandler* handler) {
   return poller_->Register(fd, handler);
 }
 

@@ -3,25 +3,24 @@
 //   EventLoop loop;
 //   absl::Status status = loop.RunUntilComplete(Main());   // asyncio.run(main())
 //
-// Everything but `Post` and `Stop` belongs to the thread that runs the loop. An iteration is asyncio's: wait for
-// descriptors and timers, account for all that happened, then run what was ready at that moment; what becomes ready
-// meanwhile runs in the next iteration. When the loop is destroyed, tasks that still run are cancelled and run to
-// their end first.
+// Everything but `Post` and `Stop` belongs to the thread that runs the loop. An iteration is
+// asyncio's: wait for descriptors and timers, account for all that happened, then run what was
+// ready at that moment; what becomes ready meanwhile runs in the next iteration. When the loop is
+// destroyed, tasks that still run are cancelled and run to their end first.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "streams/clock.h"
 #include "streams/internal/poller.h"
@@ -32,7 +31,8 @@ namespace sockbroker::streams {
 class Resolver;
 class EventLoop;
 
-// A one-shot timer that can be set again. Owned by its user, on the loop's thread; destroying it cancels it.
+// A one-shot timer that can be set again. Owned by its user, on the loop's thread; destroying it
+// cancels it.
 class Timer {
  public:
   // `callback` runs on the loop, once per Set.
@@ -64,7 +64,8 @@ class Timer {
 
 class EventLoop {
  public:
-  // What asyncio gives to the loop's exception handler: something went wrong that no caller waits for.
+  // What asyncio gives to the loop's exception handler: something went wrong that no caller waits
+  // for.
   struct ExceptionContext {
     std::string message;
     absl::Status status;           // OK when an exception was thrown
@@ -77,26 +78,27 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Runs until `task` has ended, and returns its result. Throws what the task throws. Under a virtual clock a task that
-  // can never end throws std::logic_error instead of hanging.
+  // Runs until `task` has ended, and returns its result. Throws what the task throws. Under a
+  // virtual clock a task that can never end throws std::logic_error instead of hanging.
   template <typename T>
   T RunUntilComplete(Task<T> task);
   // Runs until Stop; after a Stop that came before, one iteration.
   void RunForever();
-  // Runs what can be run without waiting, and returns. For tests: "still blocked" is seen, not slept for.
+  // Runs what can be run without waiting, and returns. For tests: "still blocked" is seen, not
+  // slept for.
   void RunUntilIdle();
   // Ends RunForever after the current iteration. Any thread.
   void Stop();
 
-  // Runs `callback` on this loop. Any thread; returns at once; order is kept per caller. Callbacks that were posted
-  // when the loop is destroyed are dropped unrun.
-  void Post(absl::AnyInvocable<void()> callback) ABSL_LOCKS_EXCLUDED(posted_mutex_);
+  // Runs `callback` on this loop. Any thread; returns at once; order is kept per caller. Callbacks
+  // that were posted when the loop is destroyed are dropped unrun.
+  void Post(absl::AnyInvocable<void()> callback);
   // Runs `callback` in the next iteration. This loop's thread only.
   void CallSoon(absl::AnyInvocable<void()> callback);
   void CallLater(absl::Duration delay, absl::AnyInvocable<void()> callback);
 
-  // Starts `task` on this loop in a later iteration; it belongs to the loop until it ends. What it throws goes
-  // to the exception handler. CreateTask (create_task.h) is the comfortable form.
+  // Starts `task` on this loop in a later iteration; it belongs to the loop until it ends. What it
+  // throws goes to the exception handler. CreateTask (create_task.h) is the comfortable form.
   void Spawn(Task<void> task, internal::CancelState* cancel = nullptr);
 
   // asyncio's loop.time().
@@ -106,7 +108,8 @@ class EventLoop {
   // Whether the calling thread is running this loop right now.
   bool IsRunningHere() const;
 
-  // Whoever resolves names for this loop; made at first use (c-ares). Replace it before the first look-up.
+  // Whoever resolves names for this loop; made at first use (c-ares). Replace it before the first
+  // look-up.
   Resolver& resolver();
   void set_resolver(std::unique_ptr<Resolver> resolver);
 
@@ -114,19 +117,24 @@ class EventLoop {
   void SetExceptionHandler(std::function<void(const ExceptionContext&)> handler);
   void CallExceptionHandler(const ExceptionContext& context);
 
-  // --- for this library -------------------------------------------------------------------------------------------
+  // --- for this library
+  // -------------------------------------------------------------------------------------------
   // Makes a suspended coroutine ready: it is resumed in this iteration's turn or the next.
-  void Ready(std::coroutine_handle<> handle) { ready_.push_back({&ResumeCoroutine, handle.address()}); }
-  // False once a chain of waits that need not wait has had its share of this iteration: the caller must then suspend
-  // through Ready, so that one busy connection can't starve its loop.
+  void Ready(std::coroutine_handle<> handle) {
+    ready_.push_back({&ResumeCoroutine, handle.address()});
+  }
+  // False once a chain of waits that need not wait has had its share of this iteration: the caller
+  // must then suspend through Ready, so that one busy connection can't starve its loop.
   bool TakeBudget() { return budget_-- > 0; }
-  // Descriptors. `handler` is called with EPOLL* bits, edge-triggered, until Deregister; never after it.
+  // Descriptors. `handler` is called with EPOLL* bits, edge-triggered, until Deregister; never
+  // after it.
   absl::StatusOr<internal::PollRegistration*> Register(int fd, internal::PollHandler* handler);
   void Deregister(int fd, internal::PollRegistration* registration);
   // A scratch buffer that is shared by all of the loop's reads; valid until the next callback.
   static constexpr std::size_t kScratchSize = 256 * 1024;
   char* scratch() { return scratch_.get(); }
-  // Run once, when the loop is destroyed, after all tasks have ended: how transports that nobody closed let go.
+  // Run once, when the loop is destroyed, after all tasks have ended: how transports that nobody
+  // closed let go.
   class ShutdownListener {
    public:
     virtual void OnLoopShutdown() = 0;
@@ -146,7 +154,8 @@ class EventLoop {
   friend class Timer;
   struct RootTask;
   struct Detached;
-  // Something to run: a function and what it acts on. One queue, so that order is kept between callbacks and tasks.
+  // Something to run: a function and what it acts on. One queue, so that order is kept between
+  // callbacks and tasks.
   struct ReadyItem {
     void (*run)(void*);
     void* argument;
@@ -184,16 +193,17 @@ class EventLoop {
   std::atomic<bool> stop_{false};
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> posted_pending_{false};
-  absl::Mutex posted_mutex_;
-  std::vector<absl::AnyInvocable<void()>> posted_ ABSL_GUARDED_BY(posted_mutex_);
+  std::mutex posted_mutex_;
+  std::vector<absl::AnyInvocable<void()>> posted_;  // under posted_mutex_
   std::vector<absl::AnyInvocable<void()>> running_posted_;
 };
 
-// The loop that the calling thread runs; throws std::logic_error("no running event loop") outside a callback or
-// coroutine, as asyncio.get_running_loop raises RuntimeError.
+// The loop that the calling thread runs; throws std::logic_error("no running event loop") outside a
+// callback or coroutine, as asyncio.get_running_loop raises RuntimeError.
 EventLoop* GetRunningLoop();
 
-// --- implementation ---------------------------------------------------------------------------------------------------
+// --- implementation
+// ---------------------------------------------------------------------------------------------------
 
 namespace internal {
 

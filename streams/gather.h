@@ -1,11 +1,14 @@
-// Gather: asyncio.gather. Runs tasks side by side and gives their results in the order of the arguments.
+// Gather: asyncio.gather. Runs tasks side by side and gives their results in the order of the
+// arguments.
 //
-//   auto both = co_await Gather(Fetch(a), Fetch(b));              // StatusOr<tuple>: the first error in time, at once
-//   auto [x, y] = co_await GatherSettled(Fetch(a), Fetch(b));     // return_exceptions=True: one StatusOr each
+//   auto both = co_await Gather(Fetch(a), Fetch(b));              // StatusOr<tuple>: the first
+//   error in time, at once auto [x, y] = co_await GatherSettled(Fetch(a), Fetch(b));     //
+//   return_exceptions=True: one StatusOr each
 //
-// As in asyncio, Gather's first error does not cancel the siblings: they go on in the background and what they give is
-// dropped. Cancelling the gather cancels every child and waits until all have ended. An exception counts as an error
-// and is thrown from the gather. For children that must end together, use TaskGroup.
+// As in asyncio, Gather's first error does not cancel the siblings: they go on in the background
+// and what they give is dropped. Cancelling the gather cancels every child and waits until all have
+// ended. An exception counts as an error and is thrown from the gather. For children that must end
+// together, use TaskGroup.
 #pragma once
 
 #include <memory>
@@ -42,35 +45,39 @@ const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
 
 // Runs one child; its result goes to `slot`, which `state` keeps alive.
 template <typename T>
-Task<void> GatherChild(std::shared_ptr<GatherState> state, Task<T> task, std::shared_ptr<std::optional<T>> slot) {
+Task<void> GatherChild(std::shared_ptr<GatherState> state, Task<T> task,
+                       std::shared_ptr<std::optional<T>> slot) {
   try {
     slot->emplace(co_await std::move(task));
     if (!StatusOf(**slot).ok() && state->first_error.ok() && !state->first_exception) {
       state->first_error = StatusOf(**slot);
     }
   } catch (...) {
-    if (state->first_error.ok() && !state->first_exception) state->first_exception = std::current_exception();
+    if (state->first_error.ok() && !state->first_exception)
+      state->first_exception = std::current_exception();
   }
   state->running--;
   state->changed.WakeAll();
 }
 
 template <typename T>
-std::shared_ptr<std::optional<T>> StartGatherChild(const std::shared_ptr<GatherState>& state, EventLoop* loop,
-                                                   Task<T> task) {
+std::shared_ptr<std::optional<T>> StartGatherChild(const std::shared_ptr<GatherState>& state,
+                                                   EventLoop* loop, Task<T> task) {
   auto slot = std::make_shared<std::optional<T>>();
   state->running++;
   loop->Spawn(GatherChild(state, std::move(task), slot), state->cancel.token().state());
   return slot;
 }
 
-// Waits for all children, or (fail_fast) for the first error. Gives the awaiter's own cancellation as the status.
+// Waits for all children, or (fail_fast) for the first error. Gives the awaiter's own cancellation
+// as the status.
 inline Task<absl::Status> AwaitGather(std::shared_ptr<GatherState> state, bool fail_fast) {
   absl::Status cancelled;
   while (state->running != 0) {
     if (cancelled.ok() && fail_fast && (!state->first_error.ok() || state->first_exception)) break;
     if (!cancelled.ok()) {
-      co_await Shielded([](GatherState* s) -> Task<void> { (void)co_await s->changed.Wait(); }(state.get()));
+      co_await Shielded(
+          [](GatherState* s) -> Task<void> { (void)co_await s->changed.Wait(); }(state.get()));
     } else if (absl::Status status = co_await state->changed.Wait(); !status.ok()) {
       cancelled = status;
       state->cancel.Cancel(std::move(status));
@@ -105,7 +112,8 @@ Task<absl::StatusOr<std::vector<T>>> Gather(std::vector<Task<absl::StatusOr<T>>>
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
   auto state = std::make_shared<internal::GatherState>();
   std::vector<std::shared_ptr<std::optional<absl::StatusOr<T>>>> slots;
-  for (auto& task : tasks) slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
+  for (auto& task : tasks)
+    slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
   absl::Status cancelled = co_await internal::AwaitGather(state, /*fail_fast=*/true);
   if (!cancelled.ok()) co_return cancelled;
   if (!state->first_error.ok()) co_return state->first_error;
@@ -114,7 +122,8 @@ Task<absl::StatusOr<std::vector<T>>> Gather(std::vector<Task<absl::StatusOr<T>>>
   co_return values;
 }
 
-// return_exceptions=True: each task's own result (absl::Status or absl::StatusOr<...>), errors included.
+// return_exceptions=True: each task's own result (absl::Status or absl::StatusOr<...>), errors
+// included.
 template <typename... T>
 Task<std::tuple<T...>> GatherSettled(Task<T>... tasks) {
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
@@ -128,7 +137,8 @@ Task<std::vector<T>> GatherSettled(std::vector<Task<T>> tasks) {
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
   auto state = std::make_shared<internal::GatherState>();
   std::vector<std::shared_ptr<std::optional<T>>> slots;
-  for (auto& task : tasks) slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
+  for (auto& task : tasks)
+    slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
   (void)co_await internal::AwaitGather(state, /*fail_fast=*/false);
   std::vector<T> results;
   for (auto& slot : slots) results.push_back(std::move(**slot));

@@ -2,8 +2,8 @@
 //
 //   auto addresses = co_await loop->resolver().GetAddrInfo({.host = "localhost", .port = 80});
 //
-// The default is c-ares on the loop: thousands of look-ups cost no thread, and cancel at once. It reads /etc/hosts,
-// /etc/services and /etc/resolv.conf, but not nsswitch.conf: no mDNS, no NIS.
+// The default is c-ares on the loop: thousands of look-ups cost no thread, and cancel at once. It
+// reads /etc/hosts, /etc/services and /etc/resolv.conf, but not nsswitch.conf: no mDNS, no NIS.
 #pragma once
 
 #include <sys/socket.h>
@@ -26,9 +26,10 @@ class EventLoop;
 // A port number, or a service's name ("http", or "80" in text). From int and from text.
 class Port {
  public:
-  Port(int number) : number_(number) {}                        // NOLINT(google-explicit-constructor)
-  Port(std::string service) : service_(std::move(service)) {}  // NOLINT(google-explicit-constructor)
-  Port(const char* service) : service_(service) {}             // NOLINT(google-explicit-constructor)
+  Port(int number) : number_(number) {}  // NOLINT(google-explicit-constructor)
+  Port(std::string service)
+      : service_(std::move(service)) {}             // NOLINT(google-explicit-constructor)
+  Port(const char* service) : service_(service) {}  // NOLINT(google-explicit-constructor)
 
   int number() const { return number_; }  // meaningless when there is a service
   const std::string& service() const { return service_; }
@@ -51,8 +52,9 @@ class Resolver {
  public:
   virtual ~Resolver() = default;
 
-  // The addresses, in the order to try them; never empty. kNotFound (GetResolverError) as socket.gaierror;
-  // kInvalidArgument for a port outside 0..65535 or a name with NUL. Cancelling ends the wait at once.
+  // The addresses, in the order to try them; never empty. kNotFound (GetResolverError) as
+  // socket.gaierror; kInvalidArgument for a port outside 0..65535 or a name with NUL. Cancelling
+  // ends the wait at once.
   virtual Task<absl::StatusOr<std::vector<SocketAddress>>> GetAddrInfo(AddrInfoRequest request) = 0;
 };
 

@@ -13,7 +13,8 @@
 //   uint16_t port = server->sockets()[0].port();
 //   co_await server->ServeForever();
 //
-// Server is a handle: copies share the server. When the last copy goes the server closes; connections live on.
+// Server is a handle: copies share the server. When the last copy goes the server closes;
+// connections live on.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +39,8 @@ namespace internal {
 class ServerCore;
 }
 
-// client_connected_cb: one task per connection. What it throws goes to the loop's exception handler and the connection
-// is closed. It should Close its writer; dropping it has the same effect.
+// client_connected_cb: one task per connection. What it throws goes to the loop's exception handler
+// and the connection is closed. It should Close its writer; dropping it has the same effect.
 using ClientConnected = std::function<Task<void>(StreamReader, StreamWriter)>;
 
 // Who takes connections out of the kernel's backlog.
@@ -51,7 +52,8 @@ enum class AcceptMode {
 // What both kinds of server share.
 struct ServerOptions {
   StreamOptions stream;  // of accepted connections
-  SocketOptions socket;  // of the listener, where it applies before accept, and of accepted connections
+  SocketOptions
+      socket;  // of the listener, where it applies before accept, and of accepted connections
   int backlog = 100;
   bool start_serving = true;
   AcceptMode accept = AcceptMode::kEager;
@@ -83,20 +85,23 @@ class Server {
 
   // start_serving(): listens and accepts. Idempotent while open; kFailedPrecondition once closed.
   Task<absl::Status> StartServing();
-  // serve_forever(): serves until Close (kCancelled) or cancelled: then it closes, waits until every connection is
-  // gone, and gives the reason. A second concurrent call, or one on a closed server, is kFailedPrecondition.
+  // serve_forever(): serves until Close (kCancelled) or cancelled: then it closes, waits until
+  // every connection is gone, and gives the reason. A second concurrent call, or one on a closed
+  // server, is kFailedPrecondition.
   Task<absl::Status> ServeForever();
-  // close(): stops listening at once; connections that the kernel holds for it are reset; those accepted live on.
-  // Waiting Accepts end with kFailedPrecondition. Idempotent.
+  // close(): stops listening at once; connections that the kernel holds for it are reset; those
+  // accepted live on. Waiting Accepts end with kFailedPrecondition. Idempotent.
   void Close();
   // wait_closed(): until it is closed and every accepted connection is gone.
   Task<absl::Status> WaitClosed();
-  // close_clients(): closes each accepted connection gracefully. abort_clients(): resets each. Both give how many.
+  // close_clients(): closes each accepted connection gracefully. abort_clients(): resets each. Both
+  // give how many.
   std::size_t CloseClients();
   std::size_t AbortClients();
 
-  // kOnDemand: waits for the next connection; while nobody waits, they stay in the kernel's backlog. Several may wait:
-  // first come, first served. kFailedPrecondition when not serving or closed. Cancelling accepts nothing.
+  // kOnDemand: waits for the next connection; while nobody waits, they stay in the kernel's
+  // backlog. Several may wait: first come, first served. kFailedPrecondition when not serving or
+  // closed. Cancelling accepts nothing.
   Task<absl::StatusOr<Connection>> Accept();
   // Accepted connections that still exist, and all that ever were accepted.
   std::size_t active_connections() const;
@@ -110,18 +115,22 @@ class Server {
   std::shared_ptr<internal::ServerCore> core_;
 };
 
-// `hosts`: names or addresses; none or "" binds every interface, one socket per family. `port` 0: each socket gets its
-// own. kUnavailable with errno (GetAttempts: each address) when something can't be bound; nothing stays open then.
-// `client_connected` may be null: connections are accepted and held.
-Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected, std::vector<std::string> hosts, Port port,
+// `hosts`: names or addresses; none or "" binds every interface, one socket per family. `port` 0:
+// each socket gets its own. kUnavailable with errno (GetAttempts: each address) when something
+// can't be bound; nothing stays open then. `client_connected` may be null: connections are accepted
+// and held.
+Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected,
+                                         std::vector<std::string> hosts, Port port,
                                          StartServerOptions options = {});
-Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected, std::string host, Port port,
-                                         StartServerOptions options = {});
+Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected, std::string host,
+                                         Port port, StartServerOptions options = {});
 // `sock=`: listening (or bound) stream sockets, adopted.
-Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected, std::vector<Descriptor> socks,
+Task<absl::StatusOr<Server>> StartServer(ClientConnected client_connected,
+                                         std::vector<Descriptor> socks,
                                          StartServerOptions options = {});
 
-// A stale socket file at `path` (nobody answers) is replaced; a live one, or anything else, is EADDRINUSE.
+// A stale socket file at `path` (nobody answers) is replaced; a live one, or anything else, is
+// EADDRINUSE.
 Task<absl::StatusOr<Server>> StartUnixServer(ClientConnected client_connected, std::string path,
                                              StartUnixServerOptions options = {});
 Task<absl::StatusOr<Server>> StartUnixServer(ClientConnected client_connected, Descriptor sock,

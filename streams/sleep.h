@@ -1,7 +1,8 @@
 // Sleep and Yield: asyncio.sleep.
 //
 //   absl::Status status = co_await Sleep(absl::Seconds(1));   // OK, or why it ended early
-//   co_await Yield();                                         // lets everything else that is ready run once
+//   co_await Yield();                                         // lets everything else that is ready
+//   run once
 #pragma once
 
 #include <coroutine>
@@ -14,7 +15,8 @@
 
 namespace sockbroker::streams {
 
-// Waits for `delay`. Zero or less yields exactly once. Gives OK, or the token's reason when cancelled.
+// Waits for `delay`. Zero or less yields exactly once. Gives OK, or the token's reason when
+// cancelled.
 class [[nodiscard]] Sleep final : private internal::CancelListener {
  public:
   explicit Sleep(absl::Duration delay) : delay_(delay) {}

@@ -1,5 +1,5 @@
-// SocketOptions: what can be set on a socket. What is absent stays as the kernel has it, except that TCP sockets get
-// TCP_NODELAY, as in asyncio.
+// SocketOptions: what can be set on a socket. What is absent stays as the kernel has it, except
+// that TCP sockets get TCP_NODELAY, as in asyncio.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct SocketOptions {
   std::optional<std::string> bind_to_device;         // SO_BINDTODEVICE
   std::optional<bool> freebind;                      // IP_FREEBIND
 
-  // Sets everything that is present on `fd` (TCP-only options are skipped on Unix sockets). The status names the option
-  // that the kernel refused.
+  // Sets everything that is present on `fd` (TCP-only options are skipped on Unix sockets). The
+  // status names the option that the kernel refused.
   absl::Status ApplyTo(int fd) const;
 };
 

@@ -1,11 +1,12 @@
 // StreamReader: asyncio.StreamReader. The reading side of a connection.
 //
-//   absl::StatusOr<absl::Cord> line = co_await reader.ReadLine();        // "GET / HTTP/1.1\r\n"; empty at EOF
-//   absl::StatusOr<absl::Cord> body = co_await reader.ReadExactly(42);
+//   absl::StatusOr<absl::Cord> line = co_await reader.ReadLine();        // "GET / HTTP/1.1\r\n";
+//   empty at EOF absl::StatusOr<absl::Cord> body = co_await reader.ReadExactly(42);
 //
-// A handle: copies share the stream. One coroutine may wait for data at a time; a second that would have to wait gets
-// kFailedPrecondition. Cancelling a wait loses nothing: a later call sees all bytes. Data that came before a reset is
-// readable first, then every read gives the error (asyncio gives the error at once).
+// A handle: copies share the stream. One coroutine may wait for data at a time; a second that would
+// have to wait gets kFailedPrecondition. Cancelling a wait loses nothing: a later call sees all
+// bytes. Data that came before a reset is readable first, then every read gives the error (asyncio
+// gives the error at once).
 #pragma once
 
 #include <cstddef>
@@ -29,19 +30,20 @@ class StreamReader {
   // No stream; only assignment and destruction are allowed.
   StreamReader() = default;
 
-  // read(n): waits until there is at least one byte, then gives at most n; empty at EOF. n == 0 answers at once with
-  // nothing. Not bounded by the limit.
+  // read(n): waits until there is at least one byte, then gives at most n; empty at EOF. n == 0
+  // answers at once with nothing. Not bounded by the limit.
   Task<absl::StatusOr<absl::Cord>> Read(std::size_t n);
   // read(-1): everything until EOF. Cancelling it loses what it had collected, as in asyncio.
   Task<absl::StatusOr<absl::Cord>> ReadAll();
-  // readline(): as ReadUntil("\n"), but at EOF it gives the partial line (possibly empty). A line over the limit is
-  // LimitOverrunError and stays in the buffer (asyncio: ValueError, and drops it).
+  // readline(): as ReadUntil("\n"), but at EOF it gives the partial line (possibly empty). A line
+  // over the limit is LimitOverrunError and stays in the buffer (asyncio: ValueError, and drops
+  // it).
   Task<absl::StatusOr<absl::Cord>> ReadLine();
-  // readuntil(): the data with its separator. LimitOverrunError when it isn't within the limit, IncompleteReadError at
-  // EOF. An empty separator is kInvalidArgument.
+  // readuntil(): the data with its separator. LimitOverrunError when it isn't within the limit,
+  // IncompleteReadError at EOF. An empty separator is kInvalidArgument.
   Task<absl::StatusOr<absl::Cord>> ReadUntil(absl::string_view separator = "\n");
-  // With alternatives: the match that ends first wins; of those that end together, the shortest. None at all is
-  // kInvalidArgument.
+  // With alternatives: the match that ends first wins; of those that end together, the shortest.
+  // None at all is kInvalidArgument.
   Task<absl::StatusOr<absl::Cord>> ReadUntil(std::vector<std::string> separators);
   // readexactly(n): IncompleteReadError when EOF comes first. n may be above the limit.
   Task<absl::StatusOr<absl::Cord>> ReadExactly(std::size_t n);
@@ -51,7 +53,8 @@ class StreamReader {
   // exception(): the stored error of the connection, else OK.
   absl::Status Exception() const;
 
-  // --- beyond asyncio ---------------------------------------------------------------------------------------------
+  // --- beyond asyncio
+  // ---------------------------------------------------------------------------------------------
   // Received and not read yet, bytes.
   std::size_t buffered() const;
   // All bytes ever received, read or not.

@@ -5,7 +5,8 @@
 //   writer.Close();
 //   co_await writer.WaitClosed();
 //
-// A handle: copies share the stream. When the last copy goes without Close, the connection is closed as by Close.
+// A handle: copies share the stream. When the last copy goes without Close, the connection is
+// closed as by Close.
 #pragma once
 
 #include <sys/socket.h>
@@ -35,7 +36,8 @@ class StreamCore;
 struct WriterHandle;
 }  // namespace internal
 
-// get_extra_info("socket"): asyncio's TransportSocket, a socket that can be asked and tuned but not read or written.
+// get_extra_info("socket"): asyncio's TransportSocket, a socket that can be asked and tuned but not
+// read or written.
 class TransportSocket {
  public:
   explicit TransportSocket(std::weak_ptr<internal::StreamCore> core) : core_(std::move(core)) {}
@@ -56,22 +58,25 @@ class StreamWriter {
   // No stream; only assignment and destruction are allowed.
   StreamWriter() = default;
 
-  // write(): sends what the kernel takes now and buffers the rest. Never waits; the network's errors show in Drain,
-  // reads and WaitClosed. After WriteEof kFailedPrecondition; after the end it is dropped, as in asyncio.
+  // write(): sends what the kernel takes now and buffers the rest. Never waits; the network's
+  // errors show in Drain, reads and WaitClosed. After WriteEof kFailedPrecondition; after the end
+  // it is dropped, as in asyncio.
   absl::Status Write(absl::Cord data);
   absl::Status Write(absl::string_view data) { return Write(absl::Cord(data)); }
   absl::Status Write(const char* data) { return Write(absl::Cord(data)); }
   // writelines().
   absl::Status WriteLines(std::vector<absl::Cord> lines);
-  // drain(): waits only if more than the high water mark is buffered, until the low mark is reached. The connection's
-  // error, if it has one; kUnavailable "Connection lost" when it is gone.
+  // drain(): waits only if more than the high water mark is buffered, until the low mark is
+  // reached. The connection's error, if it has one; kUnavailable "Connection lost" when it is gone.
   Task<absl::Status> Drain();
-  // can_write_eof(), write_eof(): FIN behind what is buffered; reading goes on. kUnimplemented where the stream can't.
+  // can_write_eof(), write_eof(): FIN behind what is buffered; reading goes on. kUnimplemented
+  // where the stream can't.
   bool CanWriteEof() const;
   absl::Status WriteEof();
 
-  // close(): stops reading at once, flushes, then closes; bounded by the close time-out, after which the connection is
-  // reset. Idempotent. `discard_pending` drops what is buffered and ends with FIN: asyncio's transport.abort().
+  // close(): stops reading at once, flushes, then closes; bounded by the close time-out, after
+  // which the connection is reset. Idempotent. `discard_pending` drops what is buffered and ends
+  // with FIN: asyncio's transport.abort().
   void Close(bool discard_pending = false);
   // Resets the connection (RST): drops what is buffered, and `WaitClosed` gives OK.
   void Abort();
@@ -79,22 +84,24 @@ class StreamWriter {
   void Abort(absl::Status reason);
   // True from Close, Abort or a fatal error on.
   bool IsClosing() const;
-  // wait_closed(): until the connection is gone; does not begin the closing. Its error, every time, or OK. Waiters are
-  // independent of one another.
+  // wait_closed(): until the connection is gone; does not begin the closing. Its error, every time,
+  // or OK. Waiters are independent of one another.
   Task<absl::Status> WaitClosed();
 
-  // get_extra_info("peername" | "sockname" -> SocketAddress, "socket" -> TransportSocket). No value: unknown name.
+  // get_extra_info("peername" | "sockname" -> SocketAddress, "socket" -> TransportSocket). No
+  // value: unknown name.
   std::any GetExtraInfo(absl::string_view name) const;
   const SocketAddress& peername() const;
   const SocketAddress& sockname() const;
   TransportSocket socket() const;
 
-  // transport.set_write_buffer_limits: only `low`: high = 4*low; only `high`: low = high/4; neither: 65536 and 16384.
-  // kInvalidArgument unless high >= low >= 0.
+  // transport.set_write_buffer_limits: only `low`: high = 4*low; only `high`: low = high/4;
+  // neither: 65536 and 16384. kInvalidArgument unless high >= low >= 0.
   absl::Status SetWriteBufferLimits(std::optional<int64_t> high, std::optional<int64_t> low);
   std::size_t GetWriteBufferSize() const;
 
-  // --- beyond asyncio ---------------------------------------------------------------------------------------------
+  // --- beyond asyncio
+  // ---------------------------------------------------------------------------------------------
   // All bytes handed to the kernel so far.
   uint64_t bytes_flushed() const;
   // Whether the connection is gone (WaitClosed would not wait).

@@ -3,12 +3,14 @@
 //   Task<absl::StatusOr<int>> Answer() { co_return 42; }
 //   Task<void> Ask() { absl::StatusOr<int> answer = co_await Answer(); }
 //
-// Lazy (nothing runs before co_await, as with a Python coroutine object) and single-owner: a Task is awaited once, by
-// one awaiter, on the loop its awaiter runs on. It inherits its awaiter's loop and cancel token. Expected outcomes of
-// the network travel as absl::Status; an exception is a bug and propagates to the awaiter. A Task that was never
-// awaited is simply destroyed; one that has started must finish before it is (the owner awaits it).
+// Lazy (nothing runs before co_await, as with a Python coroutine object) and single-owner: a Task
+// is awaited once, by one awaiter, on the loop its awaiter runs on. It inherits its awaiter's loop
+// and cancel token. Expected outcomes of the network travel as absl::Status; an exception is a bug
+// and propagates to the awaiter. A Task that was never awaited is simply destroyed; one that has
+// started must finish before it is (the owner awaits it).
 //
-// A coroutine lambda's captures die with the lambda, not with the coroutine: pass state as parameters.
+// A coroutine lambda's captures die with the lambda, not with the coroutine: pass state as
+// parameters.
 #pragma once
 
 #include <coroutine>
@@ -118,8 +120,11 @@ class [[nodiscard]] Task {
   // Awaiting consumes the task: `co_await std::move(task)` or `co_await Function()`.
   auto operator co_await() && noexcept { return Awaiter{handle_, nullptr, false}; }
 
-  // For the helpers of this library: await it under another cancel state than the awaiter's (null: none).
-  auto AwaitUnder(internal::CancelState* cancel) && noexcept { return Awaiter{handle_, cancel, true}; }
+  // For the helpers of this library: await it under another cancel state than the awaiter's (null:
+  // none).
+  auto AwaitUnder(internal::CancelState* cancel) && noexcept {
+    return Awaiter{handle_, cancel, true};
+  }
 
   // For the helpers of this library: gives the frame away.
   std::coroutine_handle<promise_type> Release() && { return std::exchange(handle_, nullptr); }

@@ -5,8 +5,9 @@
 //   group.Spawn(Copy(b.reader, a.writer));
 //   absl::Status status = co_await group.Join();     // the first error, after all have ended
 //
-// The first child that gives an error (or throws) cancels the others. Cancelling the task that joins cancels them all.
-// A group in which something was spawned must be joined before it is destroyed.
+// The first child that gives an error (or throws) cancels the others. Cancelling the task that
+// joins cancels them all. A group in which something was spawned must be joined before it is
+// destroyed.
 #pragma once
 
 #include <exception>
@@ -25,7 +26,8 @@ namespace sockbroker::streams {
 class TaskGroup {
  public:
   // Children run on `loop`; null: the running one.
-  explicit TaskGroup(EventLoop* loop = nullptr) : loop_(loop != nullptr ? loop : GetRunningLoop()) {}
+  explicit TaskGroup(EventLoop* loop = nullptr)
+      : loop_(loop != nullptr ? loop : GetRunningLoop()) {}
   ~TaskGroup() {
     if (running_ != 0) std::terminate();  // a child would outlive what it refers to
   }
@@ -40,11 +42,13 @@ class TaskGroup {
   void Spawn(Task<void> task) { Spawn(Adapt(std::move(task))); }
 
   // Asks every child to end.
-  void Cancel(absl::Status reason = absl::CancelledError("cancelled")) { cancel_.Cancel(std::move(reason)); }
+  void Cancel(absl::Status reason = absl::CancelledError("cancelled")) {
+    cancel_.Cancel(std::move(reason));
+  }
   bool empty() const { return running_ == 0; }
 
-  // Waits until every child has ended. The first error of a child; the reason if the joining task was cancelled; else
-  // OK. Throws what a child threw.
+  // Waits until every child has ended. The first error of a child; the reason if the joining task
+  // was cancelled; else OK. Throws what a child threw.
   Task<absl::Status> Join() {
     while (running_ != 0) {
       if (absl::Status status = co_await ended_.Wait(); !status.ok()) {

@@ -37,9 +37,10 @@ struct WaitForResult<absl::StatusOr<T>> {
 
 }  // namespace internal
 
-// Awaits `task`, and cancels it with kDeadlineExceeded after `timeout`; then waits until it has really ended. A result
-// that it gives all the same (it ignored the cancellation, or had it in the same turn) wins: nothing is ever lost to
-// the race (asyncio since 3.12 drops it). InfiniteDuration: just awaits. Zero or less: a task is never started.
+// Awaits `task`, and cancels it with kDeadlineExceeded after `timeout`; then waits until it has
+// really ended. A result that it gives all the same (it ignored the cancellation, or had it in the
+// same turn) wins: nothing is ever lost to the race (asyncio since 3.12 drops it).
+// InfiniteDuration: just awaits. Zero or less: a task is never started.
 template <typename T>
 Task<typename internal::WaitForResult<T>::type> WaitFor(Task<T> task, absl::Duration timeout) {
   if (timeout <= absl::ZeroDuration()) co_return absl::DeadlineExceededError("timed out");

@@ -1,14 +1,16 @@
-// WaitQueue: where coroutines of one loop wait for something to happen. The one suspension point of the engine besides
-// Sleep; everything that waits (a reader for data, a writer for room, a server for its end) waits in one of these.
+// WaitQueue: where coroutines of one loop wait for something to happen. The one suspension point of
+// the engine besides Sleep; everything that waits (a reader for data, a writer for room, a server
+// for its end) waits in one of these.
 //
 //   WaitQueue changed;
 //   while (!condition) {
-//     if (absl::Status status = co_await changed.Wait(); !status.ok()) co_return status;   // cancelled, deadline
+//     if (absl::Status status = co_await changed.Wait(); !status.ok()) co_return status;   //
+//     cancelled, deadline
 //   }
 //   ...  condition = true; changed.WakeAll();
 //
-// A woken waiter is resumed in the next turn of the loop, not inside WakeAll. A waiter that was woken and cancelled in
-// the same turn counts as woken: what happened is not lost to the race.
+// A woken waiter is resumed in the next turn of the loop, not inside WakeAll. A waiter that was
+// woken and cancelled in the same turn counts as woken: what happened is not lost to the race.
 #pragma once
 
 #include <coroutine>
@@ -58,7 +60,8 @@ class [[nodiscard]] WaitQueue::Waiter final : private internal::CancelListener {
     self_ = self;
     if (context.cancel != nullptr) {
       if (context.cancel->cancelled()) {
-        // Through the loop all the same: code that ignores a cancellation must not spin without yielding.
+        // Through the loop all the same: code that ignores a cancellation must not spin without
+        // yielding.
         status_ = context.cancel->reason();
         loop_->Ready(self_);
         return true;

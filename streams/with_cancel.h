@@ -1,8 +1,9 @@
 // WithCancel and Shielded: run a task under another token than its awaiter's.
 //
-//   CancelSource source(co_await GetCancelToken());                       // ends with us, or when we say so
-//   auto line = co_await WithCancel(reader.ReadLine(), source.token());
-//   co_await Shielded(writer.WaitClosed());                               // clean-up that waits though we are cancelled
+//   CancelSource source(co_await GetCancelToken());                       // ends with us, or when
+//   we say so auto line = co_await WithCancel(reader.ReadLine(), source.token()); co_await
+//   Shielded(writer.WaitClosed());                               // clean-up that waits though we
+//   are cancelled
 #pragma once
 
 #include <coroutine>
@@ -34,14 +35,15 @@ class [[nodiscard]] UnderToken {
 
 }  // namespace internal
 
-// `task` is told to end when `token` is cancelled, and only then. To end with the awaiter as well, make the token's
-// source a child of the awaiter's token. The source must outlive the await.
+// `task` is told to end when `token` is cancelled, and only then. To end with the awaiter as well,
+// make the token's source a child of the awaiter's token. The source must outlive the await.
 template <typename T>
 internal::UnderToken<T> WithCancel(Task<T> task, CancelToken token) {
   return {std::move(task), token.state()};
 }
 
-// `task` runs to its end whatever happens to the awaiter; the awaiter waits for it. Use it for short clean-up.
+// `task` runs to its end whatever happens to the awaiter; the awaiter waits for it. Use it for
+// short clean-up.
 template <typename T>
 internal::UnderToken<T> Shielded(Task<T> task) {
   return {std::move(task), nullptr};

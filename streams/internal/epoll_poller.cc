@@ -15,12 +15,14 @@ namespace {
 
 class EpollPoller final : public Poller {
  public:
-  EpollPoller() : epoll_fd_(epoll_create1(EPOLL_CLOEXEC)), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  EpollPoller()
+      : epoll_fd_(epoll_create1(EPOLL_CLOEXEC)), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     epoll_event event{};
     event.events = EPOLLIN | EPOLLET;
     event.data.ptr = nullptr;
     // Without these two descriptors nothing can run: a process that can't have them has no loop.
-    if (epoll_fd_ < 0 || wake_fd_ < 0 || epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wake_fd_, &event) != 0) {
+    if (epoll_fd_ < 0 || wake_fd_ < 0 ||
+        epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wake_fd_, &event) != 0) {
       perror("sockbroker: cannot create an event loop");
       std::abort();
     }
@@ -37,7 +39,8 @@ class EpollPoller final : public Poller {
     epoll_event event{};
     event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
     event.data.ptr = registration.get();
-    if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) return ErrnoToStatus(errno, "epoll_ctl");
+    if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0)
+      return ErrnoToStatus(errno, "epoll_ctl");
     registered_++;
     return registration.release();
   }
@@ -57,7 +60,8 @@ class EpollPoller final : public Poller {
       const int64_t ms = absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1)));
       timeout_ms = static_cast<int>(std::min<int64_t>(std::max<int64_t>(ms, 0), 3'600'000));
     }
-    const int count = epoll_wait(epoll_fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
+    const int count =
+        epoll_wait(epoll_fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
     for (int i = 0; i < count; ++i) {
       auto* registration = static_cast<PollRegistration*>(events_[i].data.ptr);
       if (registration == nullptr) {

@@ -7,7 +7,8 @@
 namespace sockbroker::streams::internal {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    (defined(__has_feature) && (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer)))
+    (defined(__has_feature) &&                                       \
+     (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer)))
 
 void* AllocateFrame(std::size_t size) { return ::operator new(size); }
 void FreeFrame(void* frame, std::size_t size) { ::operator delete(frame, size); }
@@ -28,8 +29,8 @@ struct FreeList {
   std::size_t size = 0;
 };
 
-// Trivially destructible on purpose: a frame may be freed after the thread's destructors ran, and must not touch a dead
-// pool. What the pool holds at a thread's end is returned by the guard below.
+// Trivially destructible on purpose: a frame may be freed after the thread's destructors ran, and
+// must not touch a dead pool. What the pool holds at a thread's end is returned by the guard below.
 thread_local std::array<FreeList, kClasses> free_lists;
 thread_local bool thread_ended = false;
 

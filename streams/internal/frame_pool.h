@@ -1,5 +1,5 @@
-// Coroutine frames come and go with every read and write, so each thread keeps the freed ones by size class. Off under
-// the sanitizers, which must see every allocation.
+// Coroutine frames come and go with every read and write, so each thread keeps the freed ones by
+// size class. Off under the sanitizers, which must see every allocation.
 #pragma once
 
 #include <cstddef>

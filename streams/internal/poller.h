@@ -1,5 +1,5 @@
-// Poller: which descriptors have something to say. epoll today; another interface of the kernel can stand behind the
-// same few calls.
+// Poller: which descriptors have something to say. epoll today; another interface of the kernel can
+// stand behind the same few calls.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace sockbroker::streams::internal {
 
-// Bits as epoll has them (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), edge-triggered: each edge is told once.
+// Bits as epoll has them (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), edge-triggered: each
+// edge is told once.
 class PollHandler {
  public:
   virtual void OnPollEvents(uint32_t events) = 0;
@@ -19,8 +20,9 @@ class PollHandler {
   ~PollHandler() = default;
 };
 
-// One registered descriptor. A descriptor's number is used again the moment it is closed, so events are matched by this
-// object, which lives until the batch of events it could appear in has been dealt out.
+// One registered descriptor. A descriptor's number is used again the moment it is closed, so events
+// are matched by this object, which lives until the batch of events it could appear in has been
+// dealt out.
 struct PollRegistration {
   PollHandler* handler;  // null once deregistered
 };
@@ -31,7 +33,8 @@ class Poller {
   virtual absl::StatusOr<PollRegistration*> Register(int fd, PollHandler* handler) = 0;
   // Before `fd` is closed.
   virtual void Deregister(int fd, PollRegistration* registration) = 0;
-  // Waits at most `timeout` and calls the handlers of what happened. True if anything was dealt out (wake-ups too).
+  // Waits at most `timeout` and calls the handlers of what happened. True if anything was dealt out
+  // (wake-ups too).
   virtual bool Poll(absl::Duration timeout) = 0;
   // Ends a Poll under way, or the next one. Any thread.
   virtual void Wake() = 0;
