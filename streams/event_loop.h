@@ -242,9 +242,10 @@ Task<void> RunInto(Task<T> task, ResultSlot<T>* slot) {
   slot->done = true;
 }
 
+// Shares the slot with RunUntilComplete, which a stuck virtual clock leaves by an exception before the task has ended.
 template <typename T>
-Task<void> RunAndStop(EventLoop* loop, Task<T> task, ResultSlot<T>* slot) {
-  co_await RunInto(std::move(task), slot);
+Task<void> RunAndStop(EventLoop* loop, Task<T> task, std::shared_ptr<ResultSlot<T>> slot) {
+  co_await RunInto(std::move(task), slot.get());
   loop->Stop();
 }
 
@@ -252,10 +253,10 @@ Task<void> RunAndStop(EventLoop* loop, Task<T> task, ResultSlot<T>* slot) {
 
 template <typename T>
 T EventLoop::RunUntilComplete(Task<T> task) {
-  internal::ResultSlot<T> slot;
-  Spawn(internal::RunAndStop(this, std::move(task), &slot));
-  while (!slot.done) RunForever();
-  return slot.Take();
+  auto slot = std::make_shared<internal::ResultSlot<T>>();
+  Spawn(internal::RunAndStop(this, std::move(task), slot));
+  while (!slot->done) RunForever();
+  return slot->Take();
 }
 
 }  // namespace sockbroker::streams
