@@ -46,7 +46,10 @@ target_compile_options(
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(
     sockbroker_options
-    INTERFACE -Wthread-safety -Wunreachable-code -Wloop-analysis -Wshadow-uncaptured-local)
+    INTERFACE -Wthread-safety -Wunreachable-code -Wloop-analysis)
+  # Debian's Abseil is built by g++ 12; since version 18 clang mangles some templates (the one behind
+  # absl::Cord(std::string&&)) in another way, and they would not link.
+  target_compile_options(sockbroker_options INTERFACE -fclang-abi-compat=17)
   target_link_options(sockbroker_options INTERFACE -fuse-ld=lld)
 endif()
 if(SOCKBROKER_WERROR)

@@ -8,6 +8,8 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
+
 namespace sockbroker::streams {
 
 class Descriptor {
@@ -31,5 +33,8 @@ class Descriptor {
  private:
   int fd_ = -1;
 };
+
+// Sets O_NONBLOCK, if it isn't set.
+absl::Status MakeNonBlocking(int fd);
 
 }  // namespace sockbroker::streams

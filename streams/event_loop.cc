@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 
@@ -130,8 +131,9 @@ void EventLoop::HeapSiftDown(std::size_t index) {
   }
 }
 
-void EventLoop::FireTimers() {
-  if (timers_.empty()) return;
+bool EventLoop::FireTimers() {
+  if (timers_.empty()) return false;
+  bool fired = false;
   const absl::Time now = Now();
   const uint64_t set_meanwhile =
       next_timer_order_;  // those wait for the next iteration, or a loop could starve
@@ -139,15 +141,17 @@ void EventLoop::FireTimers() {
          timers_.front()->order_ < set_meanwhile) {
     Timer* timer = timers_.front();
     HeapRemove(timer);
+    fired = true;
     // The callback may destroy its timer, so it is not run from inside it.
     bool destroyed = false;
     timer->destroyed_ = &destroyed;
     absl::AnyInvocable<void()> callback = std::move(timer->callback_);
-    callback();
+    RunGuarded(callback);
     if (destroyed) continue;
     timer->destroyed_ = nullptr;
     timer->callback_ = std::move(callback);
   }
+  return fired;
 }
 
 // --- root tasks
@@ -219,7 +223,15 @@ void EventLoop::ResumeCoroutine(void* frame) {
 void EventLoop::RunCallback(void* callback) {
   std::unique_ptr<absl::AnyInvocable<void()>> owned(
       static_cast<absl::AnyInvocable<void()>*>(callback));
-  (*owned)();
+  running_loop->RunGuarded(*owned);
+}
+
+void EventLoop::RunGuarded(absl::AnyInvocable<void()>& callback) {
+  try {
+    callback();
+  } catch (...) {
+    CallExceptionHandler({"a callback threw", absl::OkStatus(), std::current_exception()});
+  }
 }
 
 // --- the loop
@@ -240,6 +252,7 @@ EventLoop::~EventLoop() {
   while (!roots_.empty() || !ready_.empty()) RunOnce(/*may_block=*/true);
   while (!shutdown_listeners_.empty()) shutdown_listeners_.back()->OnLoopShutdown();
   while (!roots_.empty() || !ready_.empty()) RunOnce(/*may_block=*/true);
+  later_.clear();
   resolver_.reset();
 }
 
@@ -281,19 +294,24 @@ void EventLoop::CallSoon(absl::AnyInvocable<void()> callback) {
   ready_.push_back({&RunCallback, new absl::AnyInvocable<void()>(std::move(callback))});
 }
 
+struct EventLoop::Later {
+  Timer timer;
+  absl::AnyInvocable<void()> callback;
+  std::list<Later>::iterator self;
+  Later(EventLoop* loop, absl::AnyInvocable<void()> function)
+      : timer(loop, [this, loop] { loop->RunLater(this); }), callback(std::move(function)) {}
+};
+
 void EventLoop::CallLater(absl::Duration delay, absl::AnyInvocable<void()> callback) {
-  struct Later {
-    Timer timer;
-    absl::AnyInvocable<void()> callback;
-    Later(EventLoop* loop, absl::AnyInvocable<void()> function)
-        : timer(loop,
-                [this] {
-                  const std::unique_ptr<Later> self(this);
-                  callback();
-                }),
-          callback(std::move(function)) {}
-  };
-  (new Later(this, std::move(callback)))->timer.SetAfter(delay);
+  Later& later = later_.emplace_back(this, std::move(callback));
+  later.self = std::prev(later_.end());
+  later.timer.SetAfter(delay);
+}
+
+void EventLoop::RunLater(Later* later) {
+  std::list<Later> owned;
+  owned.splice(owned.end(), later_, later->self);
+  later->callback();
 }
 
 void EventLoop::RunPosted() {
@@ -302,7 +320,7 @@ void EventLoop::RunPosted() {
     const std::lock_guard lock(posted_mutex_);
     running_posted_.swap(posted_);
   }
-  for (absl::AnyInvocable<void()>& callback : running_posted_) std::move(callback)();
+  for (absl::AnyInvocable<void()>& callback : running_posted_) RunGuarded(callback);
   running_posted_.clear();
 }
 
@@ -327,9 +345,7 @@ bool EventLoop::RunOnce(bool may_block) {
   did_something |= poller_->Poll(timeout);
   sleeping_.store(false, std::memory_order_relaxed);
 
-  const std::size_t timers_before = timers_.size();
-  FireTimers();
-  did_something |= timers_.size() != timers_before;
+  did_something |= FireTimers();
   did_something |= posted_pending_.load(std::memory_order_relaxed);
   RunPosted();
 

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -153,6 +154,7 @@ class EventLoop {
  private:
   friend class Timer;
   struct RootTask;
+  struct Later;
   struct Detached;
   // Something to run: a function and what it acts on. One queue, so that order is kept between
   // callbacks and tasks.
@@ -167,7 +169,10 @@ class EventLoop {
   // One iteration. Returns whether anything was done.
   bool RunOnce(bool may_block);
   void RunPosted();
-  void FireTimers();
+  bool FireTimers();
+  // What a callback throws goes to the exception handler: the loop goes on, as asyncio's does.
+  void RunGuarded(absl::AnyInvocable<void()>& callback);
+  void RunLater(Later* later);
   void HeapPush(Timer* timer);
   void HeapRemove(Timer* timer);
   void HeapSiftUp(std::size_t index);
@@ -185,6 +190,7 @@ class EventLoop {
   std::vector<ReadyItem> running_;
   std::vector<Timer*> timers_;  // a binary heap by (deadline, order)
   uint64_t next_timer_order_ = 0;
+  std::list<Later> later_;  // CallLater's that have not come yet
   int budget_ = 0;
   std::vector<RootTask*> roots_;  // each lives in its coroutine's frame
   std::vector<ShutdownListener*> shutdown_listeners_;
@@ -242,7 +248,8 @@ Task<void> RunInto(Task<T> task, ResultSlot<T>* slot) {
   slot->done = true;
 }
 
-// Shares the slot with RunUntilComplete, which a stuck virtual clock leaves by an exception before the task has ended.
+// Shares the slot with RunUntilComplete, which a stuck virtual clock leaves by an exception before
+// the task has ended.
 template <typename T>
 Task<void> RunAndStop(EventLoop* loop, Task<T> task, std::shared_ptr<ResultSlot<T>> slot) {
   co_await RunInto(std::move(task), slot.get());

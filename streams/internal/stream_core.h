@@ -1,0 +1,112 @@
+// StreamCore: what a StreamReader and a StreamWriter share. asyncio's StreamReaderProtocol, with
+// the reader's buffer.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
+#include "absl/time/time.h"
+#include "streams/byte_stream.h"
+#include "streams/connection.h"
+#include "streams/event_loop.h"
+#include "streams/task.h"
+#include "streams/wait_queue.h"
+
+namespace sockbroker::streams::internal {
+
+class StreamCore final : public StreamProtocol, public std::enable_shared_from_this<StreamCore> {
+ public:
+  StreamCore(EventLoop* loop, std::shared_ptr<ByteStream> stream, const StreamOptions& options);
+
+  // A reader and writer on `core`, which must not have been started.
+  static Connection Start(const std::shared_ptr<StreamCore>& core);
+
+  // The reader's and writer's calls; see stream_reader.h, stream_writer.h. Static, so that the
+  // coroutine keeps the core.
+  static Task<absl::StatusOr<absl::Cord>> Read(std::shared_ptr<StreamCore> core, std::size_t n);
+  static Task<absl::StatusOr<absl::Cord>> ReadAll(std::shared_ptr<StreamCore> core);
+  static Task<absl::StatusOr<absl::Cord>> ReadLine(std::shared_ptr<StreamCore> core);
+  static Task<absl::StatusOr<absl::Cord>> ReadUntil(std::shared_ptr<StreamCore> core,
+                                                    std::vector<std::string> separators);
+  static Task<absl::StatusOr<absl::Cord>> ReadExactly(std::shared_ptr<StreamCore> core,
+                                                      std::size_t n);
+  static Task<absl::Status> Drain(std::shared_ptr<StreamCore> core);
+  static Task<absl::Status> WaitClosed(std::shared_ptr<StreamCore> core);
+
+  absl::Status Write(absl::Cord data);
+  absl::Status WriteEof();
+  void Close(bool discard_pending);
+  void Abort(absl::Status reason);
+  void Unread(absl::Cord data);
+  void set_limit(std::size_t limit);
+  void set_close_timeout(absl::Duration timeout);
+
+  EventLoop* loop() const { return loop_; }
+  ByteStream& stream() const { return *stream_; }
+  std::size_t limit() const { return limit_; }
+  std::size_t buffered() const { return buffer_.size(); }
+  uint64_t bytes_received() const { return bytes_received_; }
+  bool has_waiter() const { return !data_.empty(); }
+  bool eof() const { return eof_; }
+  bool lost() const { return lost_; }
+  const absl::Status& error() const { return error_; }
+
+  // Called once, when the connection is gone.
+  void set_on_lost(std::function<void()> on_lost) { on_lost_ = std::move(on_lost); }
+
+  // StreamProtocol.
+  void OnData(absl::Cord data) override;
+  bool OnEof() override;
+  void OnPauseWriting() override;
+  void OnResumeWriting() override;
+  void OnConnectionLost(const absl::Status& status) override;
+
+ private:
+  // What a read that must wait does first: refuses a second waiter, and resumes a paused stream so
+  // that a read of more than twice the limit can't deadlock.
+  absl::Status PrepareToWait(absl::string_view caller);
+  void MaybeResumeReading();
+  // EOF came before what was asked for. After an error that followed the EOF, what is buffered
+  // comes first.
+  bool EndsIncomplete() const { return eof_ && (error_.ok() || !buffer_.empty()); }
+  absl::Cord Take(std::size_t n);
+
+  EventLoop* const loop_;
+  const std::shared_ptr<ByteStream> stream_;
+
+  // Reading.
+  std::size_t limit_;
+  absl::Cord buffer_;
+  uint64_t bytes_received_ = 0;
+  bool eof_ = false;
+  bool reading_paused_ = false;
+  absl::Status error_;  // what ended the connection, if an error did
+  WaitQueue data_;      // at most one waiter
+
+  // Writing and the end.
+  bool write_eof_ = false;
+  bool writing_paused_ = false;
+  bool lost_ = false;
+  WaitQueue drained_;
+  WaitQueue closed_;
+  absl::Duration close_timeout_;
+  Timer close_timer_;
+  std::function<void()> on_lost_;
+};
+
+// Shared by all copies of a StreamWriter: the last one closes the connection.
+struct WriterHandle {
+  explicit WriterHandle(std::shared_ptr<StreamCore> c) : core(std::move(c)) {}
+  ~WriterHandle();
+  WriterHandle(const WriterHandle&) = delete;
+  WriterHandle& operator=(const WriterHandle&) = delete;
+  const std::shared_ptr<StreamCore> core;
+};
+
+}  // namespace sockbroker::streams::internal

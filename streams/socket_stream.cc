@@ -1,0 +1,309 @@
+#include "streams/socket_stream.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/cord_buffer.h"
+#include "streams/error.h"
+
+namespace sockbroker::streams {
+namespace {
+
+constexpr std::size_t kMaxRead = 256 * 1024;  // as asyncio: at most so much from one read
+static_assert(EventLoop::kScratchSize >= kMaxRead);
+constexpr std::size_t kBulkChunk = 64 * 1024;
+constexpr std::size_t kBulkChunks = kMaxRead / kBulkChunk;
+// From so much in one read on, the next read goes straight into chunks of its own.
+constexpr std::size_t kBulkThreshold = 16 * 1024;
+constexpr int kMaxIovecs = 64;
+
+// Big chunks that a read did not fill, for the next one. Per thread: loops don't share them.
+std::array<absl::CordBuffer, kBulkChunks>& SpareChunks() {
+  thread_local std::array<absl::CordBuffer, kBulkChunks> spare;
+  return spare;
+}
+
+// recv, into chunks that become the Cord. `*filled`: the read took all the room there was.
+ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* filled) {
+  auto& chunks = SpareChunks();
+  std::array<iovec, kBulkChunks> iov;
+  std::size_t room = 0;
+  for (std::size_t i = 0; i < kBulkChunks; ++i) {
+    if (chunks[i].capacity() < kBulkChunk / 2) {
+      chunks[i] = absl::CordBuffer::CreateWithCustomLimit(kBulkChunk, kBulkChunk);
+    }
+    const absl::Span<char> available = chunks[i].available();
+    iov[i] = {available.data(), available.size()};
+    room += available.size();
+  }
+  const ssize_t received = readv(fd, iov.data(), kBulkChunks);
+  std::size_t left = received > 0 ? static_cast<std::size_t>(received) : 0;
+  *filled = left == room;
+  for (std::size_t i = 0; left > 0; ++i) {
+    const std::size_t used = std::min(left, iov[i].iov_len);
+    if (used < iov[i].iov_len / 4) {
+      // Little in a big chunk: copy it, so that what waits for its reader holds no memory for
+      // nothing.
+      data->Append(absl::string_view(static_cast<const char*>(iov[i].iov_base), used));
+    } else {
+      chunks[i].IncreaseLengthBy(used);
+      data->Append(std::move(chunks[i]));
+      chunks[i] = absl::CordBuffer();
+    }
+    left -= used;
+  }
+  return received;
+}
+
+// recv into the loop's scratch, then a copy of just what came: an idle connection holds no buffer.
+ssize_t ReceiveSmall(int fd, char* scratch, absl::Cord* data, bool* filled) {
+  const ssize_t received = recv(fd, scratch, kMaxRead, 0);
+  if (received > 0) *data = absl::string_view(scratch, static_cast<std::size_t>(received));
+  *filled = received == static_cast<ssize_t>(kMaxRead);
+  return received;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<SocketStream>> SocketStream::Create(EventLoop* loop,
+                                                                   Descriptor socket) {
+  if (absl::Status status = MakeNonBlocking(socket.get()); !status.ok()) return status;
+  std::shared_ptr<SocketStream> stream(new SocketStream(loop, std::move(socket)));
+  if (stream->sockname_.is_ip()) {
+    const int one = 1;
+    setsockopt(stream->fd(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  }
+  absl::StatusOr<internal::PollRegistration*> registration =
+      loop->Register(stream->fd(), stream.get());
+  if (!registration.ok()) return registration.status();
+  stream->registration_ = *registration;
+  loop->AddShutdownListener(stream.get());
+  return stream;
+}
+
+SocketStream::SocketStream(EventLoop* loop, Descriptor socket)
+    : loop_(loop),
+      socket_(std::move(socket)),
+      peername_(SocketAddress::OfPeer(socket_.get())),
+      sockname_(SocketAddress::OfLocal(socket_.get())) {}
+
+SocketStream::~SocketStream() {
+  // Never started, or lost already.
+  if (registration_ != nullptr) {
+    loop_->Deregister(socket_.get(), registration_);
+    loop_->RemoveShutdownListener(this);
+  }
+}
+
+void SocketStream::Start(std::shared_ptr<StreamProtocol> protocol) {
+  protocol_ = std::move(protocol);
+  self_ = shared_from_this();
+  loop_->CallSoon([self = self_] {
+    if (self->closing_) return;
+    self->reading_ = true;
+    if (self->readable_ && self->wants_data()) self->ReadSome();
+  });
+}
+
+// --- reading
+// ------------------------------------------------------------------------------------------------------------
+
+void SocketStream::OnPollEvents(uint32_t events) {
+  if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hung_up_ = true;
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable_ = true;
+  if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) writable_ = true;
+  if (readable_ && wants_data() && !read_scheduled_) ReadSome();
+  if (writable_ && !unsent_.empty() && !losing_) FlushSome();
+}
+
+void SocketStream::PauseReading() { paused_ = true; }
+
+void SocketStream::ResumeReading() {
+  if (!paused_) return;
+  paused_ = false;
+  if (readable_ && reading_) ReadAgainLater();
+}
+
+void SocketStream::ReadAgainLater() {
+  if (read_scheduled_) return;
+  read_scheduled_ = true;
+  loop_->CallSoon([self = shared_from_this()] {
+    self->read_scheduled_ = false;
+    if (self->readable_ && self->wants_data()) self->ReadSome();
+  });
+}
+
+void SocketStream::ReadSome() {
+  absl::Cord data;
+  bool filled = false;
+  ssize_t received;
+  do {
+    received = bulk_ ? ReceiveBulk(fd(), &data, &filled)
+                     : ReceiveSmall(fd(), loop_->scratch(), &data, &filled);
+  } while (received < 0 && errno == EINTR);
+  if (received > 0) {
+    bulk_ = static_cast<std::size_t>(received) >= kBulkThreshold;
+    // A read that did not fill its room has emptied the socket: the next byte makes a new edge. But
+    // of an EOF or error that was told already there will be no further edge.
+    readable_ = filled || hung_up_;
+    protocol_->OnData(std::move(data));
+    if (readable_ && wants_data()) ReadAgainLater();
+  } else if (received == 0) {
+    reading_ = false;
+    if (!protocol_->OnEof()) Close();
+  } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+    readable_ = false;
+  } else {
+    FailWith(ErrnoToStatus(errno, "recv"));
+  }
+}
+
+void SocketStream::ReadRest() {
+  while (reading_) {
+    absl::Cord data;
+    bool filled = false;
+    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), &data, &filled);
+    if (received <= 0) return;
+    protocol_->OnData(std::move(data));
+  }
+}
+
+// --- writing
+// ------------------------------------------------------------------------------------------------------------
+
+void SocketStream::Write(absl::Cord data) {
+  if (losing_ || data.empty()) return;
+  if (unsent_.empty()) {
+    if (!Send(&data) || data.empty()) return;
+  }
+  unsent_.Append(std::move(data));
+  if (unsent_.size() > high_water_ && !writing_paused_) {
+    writing_paused_ = true;
+    protocol_->OnPauseWriting();
+  }
+}
+
+bool SocketStream::Send(absl::Cord* data) {
+  while (!data->empty() && writable_) {
+    std::array<iovec, kMaxIovecs> iov;
+    msghdr message{};
+    message.msg_iov = iov.data();
+    std::size_t offered = 0;
+    for (const absl::string_view chunk : data->Chunks()) {
+      iov[message.msg_iovlen++] = {const_cast<char*>(chunk.data()), chunk.size()};
+      offered += chunk.size();
+      if (message.msg_iovlen == kMaxIovecs) break;
+    }
+    const ssize_t sent = sendmsg(fd(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0) {
+      bytes_flushed_ += static_cast<uint64_t>(sent);
+      data->RemovePrefix(static_cast<std::size_t>(sent));
+      if (static_cast<std::size_t>(sent) < offered) writable_ = false;
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      writable_ = false;
+    } else if (errno != EINTR) {
+      FailWith(ErrnoToStatus(errno, "send"));
+      return false;
+    }
+  }
+  return true;
+}
+
+void SocketStream::FlushSome() {
+  if (!Send(&unsent_)) return;
+  if (writing_paused_ && unsent_.size() <= low_water_) {
+    writing_paused_ = false;
+    protocol_->OnResumeWriting();
+  }
+  if (!unsent_.empty()) return;
+  if (closing_) {
+    LoseLater(absl::OkStatus());
+  } else if (write_eof_) {
+    shutdown(fd(), SHUT_WR);
+  }
+}
+
+void SocketStream::SetWriteBufferLimits(std::size_t high, std::size_t low) {
+  high_water_ = high;
+  low_water_ = low;
+  // asyncio: the new mark counts at once.
+  if (!writing_paused_ && unsent_.size() > high_water_) {
+    writing_paused_ = true;
+    protocol_->OnPauseWriting();
+  }
+}
+
+void SocketStream::WriteEof() {
+  if (closing_ || write_eof_) return;
+  write_eof_ = true;
+  if (unsent_.empty()) shutdown(fd(), SHUT_WR);
+}
+
+// --- the end
+// ------------------------------------------------------------------------------------------------------------
+
+void SocketStream::Close() {
+  if (closing_) return;
+  closing_ = true;
+  reading_ = false;
+  if (unsent_.empty()) LoseLater(absl::OkStatus());
+}
+
+void SocketStream::Abort(bool reset, absl::Status status) {
+  if (registration_ == nullptr) return;
+  reset_ |= reset;
+  closing_ = true;
+  reading_ = false;
+  LoseLater(std::move(status));
+}
+
+void SocketStream::FailWith(absl::Status status) {
+  // What came before the end is readable before it: a failed send says nothing about what was
+  // received.
+  if (!losing_) ReadRest();
+  closing_ = true;
+  reading_ = false;
+  LoseLater(std::move(status));
+}
+
+void SocketStream::LoseLater(absl::Status status) {
+  unsent_.Clear();
+  if (losing_) return;
+  losing_ = true;
+  loop_->CallSoon([self = shared_from_this(), why = std::move(status)] { self->Lose(why); });
+}
+
+void SocketStream::Lose(const absl::Status& status) {
+  if (registration_ == nullptr) return;
+  loop_->Deregister(fd(), std::exchange(registration_, nullptr));
+  loop_->RemoveShutdownListener(this);
+  if (reset_) {
+    const linger hard{.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd(), SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+  }
+  socket_.Reset();
+  const std::shared_ptr<SocketStream> self = std::move(self_);
+  // Never started: nobody to tell.
+  if (const std::shared_ptr<StreamProtocol> protocol = std::move(protocol_)) {
+    protocol->OnConnectionLost(status);
+  }
+}
+
+void SocketStream::OnLoopShutdown() {
+  closing_ = losing_ = true;
+  reading_ = false;
+  unsent_.Clear();
+  // Keeps this alive until the call returns.
+  const std::shared_ptr<SocketStream> self = shared_from_this();
+  Lose(absl::CancelledError("the event loop is gone"));
+}
+
+}  // namespace sockbroker::streams
