@@ -1,0 +1,166 @@
+#include "server/flags.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <map>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "server/listen_address.h"
+#include "sockbroker/version.h"
+
+namespace sockbroker::server {
+namespace {
+
+constexpr char kHelp[] =
+    R"(Usage: sockbrokerd [OPTION]...
+
+Owns sockets for other programs. They open, accept, read and write them over gRPC (sockbroker.v1) in
+the words of Python's asyncio streams, and may crash, restart and carry on: the sockets stay.
+
+When it is ready it prints one line per listener on stdout, with the port that 0 became:
+  sockbrokerd listening on unix:/run/user/1000/sockbroker/sockbroker.sock
+
+Where to be reached:
+  -l, --listen ADDRESS      May be given several times.
+                              unix:PATH       a Unix socket: for the broker's own user and root only.
+                                              The directory is made if it is missing (0700).
+                              127.0.0.1:PORT  plain TCP, with --insecure-loopback; [::1]:PORT too, and
+                                              localhost:PORT, which is 127.0.0.1. 0: a free port.
+                              fd:NAME         a listening socket of systemd's, by its name in
+                                              LISTEN_FDNAMES (FileDescriptorName=).
+                            Beyond loopback it refuses to listen: that needs mutual TLS (mTLS), which is
+                            not available yet.
+                            Default: unix:$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock, or for root
+                            without that variable unix:/run/sockbroker/sockbroker.sock.
+      --insecure-loopback   Allow plain TCP on loopback. Every user of this machine can then use the
+                            broker's rights; such callers get no Unix sockets and no inherited ones.
+                            Default: off.
+
+What clients get:
+      --lease DURATION      How long an untouched connection or server is kept when its client did not
+                            say; 1s to 24h. Default: 60s.
+      --max-connections N   Connections of all clients together. Default: 0, what descriptors allow:
+                            the hard limit (ulimit -Hn) less a tenth, at least 256, which stay reserved
+                            for the way in to the broker.
+      --max-servers N       Likewise, servers. Default: 0.
+      --broker-id TEXT      The same text gives handles the same broker id, so that a client can tell a
+                            restarted broker (LOST) from another one (WRONG_BROKER). Default: random.
+      --loops N             Event loops, one thread each; 1 to 1024. Default: one per core.
+
+How it ends:
+      --drain-timeout DURATION
+                            SIGTERM and SIGINT drain: nothing new is opened, health says NOT_SERVING,
+                            what is written is flushed and everything is closed; what is not flushed in
+                            this time is reset. A second signal ends the broker at once. Default: 8s.
+
+What it says:
+      --log-level LEVEL     trace, debug, info, warn, error or off, on stderr. At info and below there is
+                            an audit line (JSON) per open, refusal and close; never payload.
+                            Default: info.
+      --log-format FORMAT   text, or json: one object per line. Default: text.
+  -V, --version             Print the version.
+  -h, --help                Print this.
+
+DURATION is a number with a unit (500ms, 8s, 2m, 1h) or seconds (8).
+
+Examples:
+  sockbrokerd
+      For yourself, on the default Unix socket. `sockbroker ls` finds it there.
+  sockbrokerd --listen unix:/srv/broker/b.sock --listen 127.0.0.1:0 --insecure-loopback
+      On two addresses; the second with a free port, printed when ready.
+  sockbrokerd --lease 10m --drain-timeout 30s --log-format json
+      Clients may be away for ten minutes; the end may take half a minute.
+  systemd-socket-activate -l 8080 --fdname=web sockbrokerd
+      Offers the listening socket "web" to clients: StartServer(sock="web").
+  grpcurl -plaintext -unix $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock list
+      What it serves; reflection and grpc.health.v1 are on.
+
+Environment:
+  XDG_RUNTIME_DIR           Where the default socket is.
+  LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
+                            Sockets handed over at the start, sd_listen_fds(3).
+
+Exit status:
+  0      drained after a signal
+  1      it could not start, or could not end in time
+  2      a mistake on the command line
+  128+N  ended at once by a second signal, number N (SIGINT 130, SIGTERM 143)
+)";
+
+bool ParseDuration(const std::string& text, absl::Duration* out) {
+  double seconds;
+  if (absl::SimpleAtod(text, &seconds)) {
+    *out = absl::Seconds(seconds);
+    return true;
+  }
+  return absl::ParseDuration(text, out);
+}
+
+// An option whose value is a duration from `least` to `most`.
+void AddDuration(CLI::App* app, const std::string& name, absl::Duration least, absl::Duration most,
+                 absl::Duration* out) {
+  app->add_option_function<std::string>(name, [=](const std::string& text) {
+    // Not so written that NaN passes.
+    if (!ParseDuration(text, out) || !(*out >= least && *out <= most)) {
+      throw CLI::ValidationError(
+          name, absl::StrCat("'", text, "' is not a duration from ", absl::FormatDuration(least),
+                             " to ", absl::FormatDuration(most), ", such as 500ms, 8s or 2m"));
+    }
+  });
+}
+
+}  // namespace
+
+std::string HelpText() { return kHelp; }
+
+std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
+  Flags flags;
+  bool help = false;
+  bool version = false;
+  CLI::App app;
+  app.set_help_flag("");
+  app.add_flag("-h,--help", help);
+  app.add_flag("-V,--version", version);
+  app.add_option("-l,--listen", flags.listen)->expected(1)->take_all();
+  app.add_flag("--insecure-loopback", flags.insecure_loopback);
+  AddDuration(&app, "--drain-timeout", absl::ZeroDuration(), absl::Hours(24), &flags.drain_timeout);
+  AddDuration(&app, "--lease", absl::Seconds(1), absl::Hours(24), &flags.lease);
+  app.add_option("--loops", flags.loops)->check(CLI::Range(1, 1024));
+  app.add_option("--broker-id", flags.broker_id);
+  app.add_option("--max-connections", flags.max_connections);
+  app.add_option("--max-servers", flags.max_servers);
+  const std::map<std::string, spdlog::level::level_enum> levels = {
+      {"trace", spdlog::level::trace}, {"debug", spdlog::level::debug},
+      {"info", spdlog::level::info},   {"warn", spdlog::level::warn},
+      {"error", spdlog::level::err},   {"off", spdlog::level::off}};
+  app.add_option("--log-level", flags.log_level)->transform(CLI::CheckedTransformer(levels));
+  const std::map<std::string, LogFormat> formats = {{"text", LogFormat::kText},
+                                                    {"json", LogFormat::kJson}};
+  app.add_option("--log-format", flags.log_format)->transform(CLI::CheckedTransformer(formats));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "sockbrokerd: " << error.what() << "\nsockbrokerd --help says what there is.\n";
+    return kExitUsage;
+  }
+  if (help) {
+    std::cout << HelpText() << std::flush;
+    return 0;
+  }
+  if (version) {
+    std::cout << "sockbrokerd " << kVersion << std::endl;
+    return 0;
+  }
+  if (flags.listen.empty()) {
+    const absl::StatusOr<std::string> path = DefaultListenPath();
+    if (!path.ok()) {
+      std::cerr << "sockbrokerd: " << path.status().message() << "\n";
+      return kExitFailure;
+    }
+    flags.listen.push_back(absl::StrCat("unix:", *path));
+  }
+  return flags;
+}
+
+}  // namespace sockbroker::server

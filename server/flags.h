@@ -1,0 +1,47 @@
+// Flags: what sockbrokerd's command line says.
+//
+//   std::variant<Flags, int> parsed = ParseFlags(argc, argv);
+//   if (const int* status = std::get_if<int>(&parsed)) return *status;     // --help, --version, a
+//   mistake Run(std::get<Flags>(parsed));
+#pragma once
+
+#include <spdlog/common.h>
+
+#include <cstddef>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/logging.h"
+
+namespace sockbroker::server {
+
+inline constexpr int kExitFailure = 1;
+inline constexpr int kExitUsage = 2;
+
+struct Flags {
+  // As given; never empty.
+  std::vector<std::string> listen;
+  bool insecure_loopback = false;
+  absl::Duration drain_timeout = absl::Seconds(8);
+  // 0: one per core.
+  int loops = 0;
+  std::string broker_id;
+  absl::Duration lease = absl::Seconds(60);
+  // 0: as many as descriptors allow.
+  std::size_t max_connections = 0;
+  std::size_t max_servers = 0;
+  spdlog::level::level_enum log_level = spdlog::level::info;
+  LogFormat log_format = LogFormat::kText;
+};
+
+// The flags, or the status to exit with: 0 after --help and --version (printed on stdout),
+// kExitUsage after a mistake, kExitFailure when there is no default to listen on (both explained on
+// stderr).
+std::variant<Flags, int> ParseFlags(int argc, const char* const* argv);
+
+// What --help prints.
+std::string HelpText();
+
+}  // namespace sockbroker::server
