@@ -4,10 +4,12 @@
 //     CO_ASSERT_OK(co_await Sleep(absl::Hours(1)));         // at once
 //   }
 //
-// CO_TEST runs in virtual time (manual_clock.h): for everything but sockets and threads. CO_TEST_REAL runs in real time
-// and fails, instead of hanging, when it takes longer than kRealTimeLimit. The _F forms take a fixture, as TEST_F does.
-// GoogleTest's ASSERT_* return from a function, which a coroutine can't: CO_ASSERT_* are the same for coroutines that
-// give void. EXPECT_* work as they are. What reaches the loop's exception handler fails the test, unless it sets its own.
+// CO_TEST runs in virtual time (manual_clock.h): for everything but sockets and threads.
+// CO_TEST_REAL runs in real time and fails, instead of hanging, when it takes longer than
+// kRealTimeLimit. The _F forms take a fixture, as TEST_F does. GoogleTest's ASSERT_* return from a
+// function, which a coroutine can't: CO_ASSERT_* are the same for coroutines that give void.
+// EXPECT_* work as they are. What reaches the loop's exception handler fails the test, unless it
+// sets its own.
 #pragma once
 
 #include "absl/time/time.h"
@@ -42,23 +44,24 @@ void RunInRealTime(Task<void> body, absl::Duration limit = kRealTimeLimit);
   GTEST_TEST_BOOLEAN_(condition, #condition, false, true, CO_FATAL_FAILURE_)
 #define CO_ASSERT_FALSE(condition) \
   GTEST_TEST_BOOLEAN_(!(condition), #condition, true, false, CO_FATAL_FAILURE_)
-#define CO_ASSERT_THAT(value, matcher)                                                    \
-  GTEST_PRED_FORMAT1_(::testing::internal::MakePredicateFormatterFromMatcher(matcher), \
-                      value, CO_FATAL_FAILURE_)
+#define CO_ASSERT_THAT(value, matcher)                                                        \
+  GTEST_PRED_FORMAT1_(::testing::internal::MakePredicateFormatterFromMatcher(matcher), value, \
+                      CO_FATAL_FAILURE_)
 #define CO_ASSERT_OK(status) CO_ASSERT_THAT(status, ::sockbroker::streams::IsOk())
 
-// --- implementation ---------------------------------------------------------------------------------------------------
+// --- implementation
+// ---------------------------------------------------------------------------------------------------
 
 #define CO_FATAL_FAILURE_(message) \
   co_return GTEST_MESSAGE_(message, ::testing::TestPartResult::kFatalFailure)
 #define CO_ASSERT_PRED_FORMAT2_(format, a, b) GTEST_PRED_FORMAT2_(format, a, b, CO_FATAL_FAILURE_)
 
-#define SOCKBROKER_CO_TEST_(suite, name, fixture, run)                                    \
-  class suite##_##name##_CoTest final : public fixture {                                  \
-    void TestBody() override { ::sockbroker::streams::run(Body()); }                      \
-    ::sockbroker::streams::Task<void> Body();                                             \
-  };                                                                                      \
-  [[maybe_unused]] static const auto* const suite##_##name##_test_info =                  \
-      ::testing::RegisterTest(#suite, #name, nullptr, nullptr, __FILE__, __LINE__,        \
+#define SOCKBROKER_CO_TEST_(suite, name, fixture, run)                                     \
+  class suite##_##name##_CoTest final : public fixture {                                   \
+    void TestBody() override { ::sockbroker::streams::run(Body()); }                       \
+    ::sockbroker::streams::Task<void> Body();                                              \
+  };                                                                                       \
+  [[maybe_unused]] static const auto* const suite##_##name##_test_info =                   \
+      ::testing::RegisterTest(#suite, #name, nullptr, nullptr, __FILE__, __LINE__,         \
                               []() -> fixture* { return new suite##_##name##_CoTest(); }); \
   ::sockbroker::streams::Task<void> suite##_##name##_CoTest::Body()

@@ -5,7 +5,8 @@
 
 namespace sockbroker::streams {
 
-FaultStream::Lane::Lane(FaultStream* owner, Faults faults, absl::AnyInvocable<void(absl::Cord)> pass)
+FaultStream::Lane::Lane(FaultStream* owner, Faults faults,
+                        absl::AnyInvocable<void(absl::Cord)> pass)
     : owner_(owner),
       faults_(std::move(faults)),
       pass_(std::move(pass)),
@@ -80,11 +81,10 @@ FaultStream::FaultStream(EventLoop* loop, std::shared_ptr<ByteStream> inner, Fau
                 [this](absl::Cord data) {
                   if (protocol_ != nullptr && !closing_) protocol_->OnData(std::move(data));
                 }),
-      outgoing_(this, std::move(outgoing),
-                [this](absl::Cord data) {
-                  inner_->Write(std::move(data));
-                  MaybeResume();
-                }) {}
+      outgoing_(this, std::move(outgoing), [this](absl::Cord data) {
+        inner_->Write(std::move(data));
+        MaybeResume();
+      }) {}
 
 void FaultStream::HoldIncoming() {
   incoming_held_ = true;
@@ -101,8 +101,8 @@ void FaultStream::ReleaseOutgoing() { outgoing_.Release(); }
 
 void FaultStream::Start(std::shared_ptr<StreamProtocol> protocol) {
   protocol_ = std::move(protocol);
-  // Before the inner stream does: listeners are told in reverse, so that what is held then is dropped after the inner
-  // stream's own end.
+  // Before the inner stream does: listeners are told in reverse, so that what is held then is
+  // dropped after the inner stream's own end.
   loop_->AddShutdownListener(this);
   inner_->Start(shared_from_this());
 }

@@ -1,12 +1,12 @@
-// FaultStream: a ByteStream around another that spoils the traffic, in either direction: holds it, splits it, delays
-// it, or fails at an exact byte.
+// FaultStream: a ByteStream around another that spoils the traffic, in either direction: holds it,
+// splits it, delays it, or fails at an exact byte.
 //
-//   auto stream = std::make_shared<FaultStream>(loop, inner, Faults{.split = 1}, Faults{});   // one byte at a time
-//   stream->HoldOutgoing();                                  // the peer is told nothing ...
-//   stream->ReleaseOutgoing();                               // ... until now
+//   auto stream = std::make_shared<FaultStream>(loop, inner, Faults{.split = 1}, Faults{});   //
+//   one byte at a time stream->HoldOutgoing();                                  // the peer is told
+//   nothing ... stream->ReleaseOutgoing();                               // ... until now
 //
-// Order is always kept: EOF, the end and errors stay behind the bytes before them. The water marks hold for what is kept
-// here and for what the inner stream buffers, each by itself.
+// Order is always kept: EOF, the end and errors stay behind the bytes before them. The water marks
+// hold for what is kept here and for what the inner stream buffers, each by itself.
 #pragma once
 
 #include <cstddef>
@@ -69,7 +69,8 @@ class FaultStream final : public ByteStream,
   const SocketAddress& sockname() const override { return inner_->sockname(); }
 
  private:
-  // One direction: a queue of bytes and marks that lets one piece pass per turn, when its time has come.
+  // One direction: a queue of bytes and marks that lets one piece pass per turn, when its time has
+  // come.
   class Lane {
    public:
     Lane(FaultStream* owner, Faults faults, absl::AnyInvocable<void(absl::Cord)> pass);

@@ -20,7 +20,8 @@ struct MemoryConnections {
 };
 
 // On the running loop. `options` are both ends'.
-inline MemoryConnections MakeMemoryConnections(StreamOptions options = {}, MemoryStreamOptions memory = {}) {
+inline MemoryConnections MakeMemoryConnections(StreamOptions options = {},
+                                               MemoryStreamOptions memory = {}) {
   EventLoop* loop = GetRunningLoop();
   auto [client, server] = MakeMemoryStreams(loop, memory);
   return {MakeConnection(loop, std::move(client), options).value(),
@@ -39,7 +40,8 @@ inline MemoryPeer MakeMemoryPeer(StreamOptions options = {}, MemoryStreamOptions
   EventLoop* loop = GetRunningLoop();
   auto [stream, peer] = MakeMemoryStreams(loop, memory);
   Connection connection = MakeConnection(loop, stream, options).value();
-  return {std::move(connection.reader), std::move(connection.writer), std::move(stream), std::move(peer)};
+  return {std::move(connection.reader), std::move(connection.writer), std::move(stream),
+          std::move(peer)};
 }
 
 }  // namespace sockbroker::streams

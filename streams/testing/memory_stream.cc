@@ -191,7 +191,7 @@ void MemoryStream::Fail(int os_errno, absl::string_view call) {
   // Left for the protocol, which is told of the rest before the loss.
   if (may_read) unread_ = std::exchange(incoming_->data, absl::Cord());
   CloseDescriptor(/*reset=*/false);
-  Lose(ErrnoToStatus(os_errno, call));
+  Lose(streams::ErrnoToStatus(os_errno, call));
 }
 
 void MemoryStream::CloseDescriptor(bool reset) {

@@ -1,14 +1,15 @@
-// MemoryStream: two ByteStreams joined in memory, as a TCP connection joins two sockets: each direction has a bounded
-// "kernel" buffer between the ends, so that back-pressure, EOF and resets are seen in virtual time.
+// MemoryStream: two ByteStreams joined in memory, as a TCP connection joins two sockets: each
+// direction has a bounded "kernel" buffer between the ends, so that back-pressure, EOF and resets
+// are seen in virtual time.
 //
 //   auto [client, server] = MakeMemoryStreams(loop, {.kernel_buffer = 1000});
 //   client->Write("hello");
 //   EXPECT_EQ(server->Receive(100), "hello");       // played by hand; or server->Start(protocol)
 //
-// What it keeps of TCP: a close with unread data resets the peer; data that came before a reset is read first; the first
-// write to a peer that has closed succeeds and is answered with a reset. What it keeps of asyncio's transport: written
-// at once while nothing is buffered, paused above the high mark, resumed at or below the low one, and the end is told
-// in a later turn.
+// What it keeps of TCP: a close with unread data resets the peer; data that came before a reset is
+// read first; the first write to a peer that has closed succeeds and is answered with a reset. What
+// it keeps of asyncio's transport: written at once while nothing is buffered, paused above the high
+// mark, resumed at or below the low one, and the end is told in a later turn.
 #pragma once
 
 #include <cstddef>
@@ -56,7 +57,8 @@ class MemoryStream final : public ByteStream,
   // --- for tests ---
   void Write(absl::string_view data) { Write(absl::Cord(data)); }
   void Write(const char* data) { Write(absl::Cord(data)); }
-  // Plays an application that calls recv() by hand, on an end that was not started: at most `n` bytes.
+  // Plays an application that calls recv() by hand, on an end that was not started: at most `n`
+  // bytes.
   absl::Cord Receive(std::size_t n);
   // In the kernel's buffer for this end: received, but not yet delivered.
   std::size_t readable() const;

@@ -1,4 +1,5 @@
-// RecordingProtocol: a StreamProtocol that notes what it is told. For tests of ByteStreams themselves.
+// RecordingProtocol: a StreamProtocol that notes what it is told. For tests of ByteStreams
+// themselves.
 //
 //   auto protocol = std::make_shared<RecordingProtocol>();
 //   stream->Start(protocol);

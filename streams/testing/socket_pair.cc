@@ -46,7 +46,8 @@ std::pair<Descriptor, Descriptor> TcpSocketPair() {
 
 Connection ConnectionOver(Descriptor socket, StreamOptions options) {
   EventLoop* loop = GetRunningLoop();
-  return MakeConnection(loop, SocketStream::Create(loop, std::move(socket)).value(), options).value();
+  return MakeConnection(loop, SocketStream::Create(loop, std::move(socket)).value(), options)
+      .value();
 }
 
 std::optional<std::string> ReceiveNow(int fd, std::size_t size, int* os_errno) {

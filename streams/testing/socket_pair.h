@@ -1,4 +1,5 @@
-// Connected sockets for tests of what the kernel does: one end for a stream, the other to be played by hand.
+// Connected sockets for tests of what the kernel does: one end for a stream, the other to be played
+// by hand.
 //
 //   auto [ours, theirs] = TcpSocketPair();
 //   Connection connection = ConnectionOver(std::move(ours));
@@ -17,8 +18,8 @@
 
 namespace sockbroker::streams {
 
-// Blocking sockets; throws std::runtime_error when the kernel has none. TCP: over the loopback interface, on a port that
-// the kernel chose.
+// Blocking sockets; throws std::runtime_error when the kernel has none. TCP: over the loopback
+// interface, on a port that the kernel chose.
 std::pair<Descriptor, Descriptor> UnixSocketPair();
 std::pair<Descriptor, Descriptor> TcpSocketPair();
 
@@ -27,7 +28,8 @@ Connection ConnectionOver(Descriptor socket, StreamOptions options = {});
 
 // The socket that is played by hand. None of these waits.
 //
-// At most `size` bytes; empty at EOF; none when there is nothing (yet), or after an error, which `os_errno` gets.
+// At most `size` bytes; empty at EOF; none when there is nothing (yet), or after an error, which
+// `os_errno` gets.
 std::optional<std::string> ReceiveNow(int fd, std::size_t size, int* os_errno = nullptr);
 // Whether the kernel took all of it.
 bool SendNow(int fd, absl::string_view data);

@@ -38,10 +38,14 @@ MATCHER_P(IsOkAndHolds, value, "is OK and holds " + ::testing::PrintToString(val
     *result_listener << "which is " << arg.status();
     return false;
   }
-  return ::testing::ExplainMatchResult(::testing::SafeMatcherCast<const std::decay_t<decltype(*arg)>&>(value), *arg, result_listener);
+  return ::testing::ExplainMatchResult(
+      ::testing::SafeMatcherCast<const std::decay_t<decltype(*arg)>&>(value), *arg,
+      result_listener);
 }
 
-MATCHER_P2(StatusIs, code, message, "is " + absl::StatusCodeToString(code) + " with the message " + ::testing::PrintToString(message)) {
+MATCHER_P2(StatusIs, code, message,
+           "is " + absl::StatusCodeToString(code) + " with the message " +
+               ::testing::PrintToString(message)) {
   const absl::Status& status = testing_internal::AsStatus(arg);
   *result_listener << "which is " << status;
   return status.code() == code && ::testing::Matches(message)(std::string(status.message()));
