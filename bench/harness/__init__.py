@@ -1,0 +1,1 @@
+"""What bench/run is made of: the machine, contestants, rounds, tables, and one module per benchmark."""

@@ -1,0 +1,9 @@
+"""The benchmarks by name. Each module has SUMMARY, add_options(parser), run(options, machine, plan) -> result for
+--json, and table(result) -> text."""
+
+from harness import engine_echo, throughput
+
+ALL = {
+    "engine-echo": engine_echo,
+    "throughput": throughput,
+}
