@@ -18,6 +18,7 @@
 namespace sockbroker::streams {
 
 class EventLoop;
+struct TlsInfo;
 
 class StreamProtocol {
  public:
@@ -47,6 +48,9 @@ class ByteStream {
   // until OnConnectionLost has been called.
   virtual void Start(std::shared_ptr<StreamProtocol> protocol) = 0;
 
+  // Who is told from now on: how TLS puts itself between. After Start.
+  virtual void SetProtocol(std::shared_ptr<StreamProtocol> protocol) = 0;
+
   // While paused, neither data nor EOF nor a reset is noticed. Idempotent.
   virtual void PauseReading() = 0;
   virtual void ResumeReading() = 0;
@@ -71,6 +75,10 @@ class ByteStream {
 
   // The socket below, -1 if there is none (any more).
   virtual int fd() const { return -1; }
+  // What TLS agreed on; null on a plain stream.
+  virtual const TlsInfo* tls_info() const { return nullptr; }
+  // TLS ended without close_notify: what was received may not be all.
+  virtual bool truncated() const { return false; }
   // They stay after the end.
   virtual const SocketAddress& peername() const = 0;
   virtual const SocketAddress& sockname() const = 0;

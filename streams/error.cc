@@ -16,7 +16,11 @@ constexpr char kExpectedUrl[] = "sockbroker.streams/expected";
 constexpr char kConsumedUrl[] = "sockbroker.streams/consumed";
 constexpr char kResolverUrl[] = "sockbroker.streams/resolver";
 constexpr char kPhaseUrl[] = "sockbroker.streams/phase";
+constexpr char kTlsUrl[] = "sockbroker.streams/tls";
+constexpr char kTlsVerifyUrl[] = "sockbroker.streams/tls_verify";
 constexpr char kAttemptsUrl[] = "sockbroker.streams/attempts";
+
+constexpr char kTruncated[] = "the peer ended the connection without close_notify";
 
 void SetNumber(absl::Status* status, const char* url, uint64_t number) {
   status->SetPayload(url, absl::Cord(absl::StrCat(number)));
@@ -112,6 +116,37 @@ std::optional<std::string> GetTimeoutPhase(const absl::Status& status) {
   const auto phase = status.GetPayload(kPhaseUrl);
   if (!phase.has_value()) return std::nullopt;
   return std::string(*phase);
+}
+
+absl::Status TlsError(absl::string_view reason) {
+  absl::Status status = absl::UnavailableError(absl::StrCat("TLS: ", reason));
+  status.SetPayload(kTlsUrl, absl::Cord(reason));
+  return status;
+}
+
+bool IsTlsError(const absl::Status& status) { return status.GetPayload(kTlsUrl).has_value(); }
+
+absl::Status TlsVerifyError(int code, absl::string_view text) {
+  absl::Status status = TlsError(absl::StrCat("certificate verify failed: ", text));
+  status.SetPayload(kTlsVerifyUrl, absl::Cord(absl::StrCat(code, " ", text)));
+  return status;
+}
+
+std::optional<TlsVerifyFailure> GetTlsVerifyFailure(const absl::Status& status) {
+  const auto payload = status.GetPayload(kTlsVerifyUrl);
+  if (!payload.has_value()) return std::nullopt;
+  const std::string encoded(*payload);
+  const std::size_t space = encoded.find(' ');
+  TlsVerifyFailure failure{0, encoded.substr(space + 1)};
+  if (!absl::SimpleAtoi(encoded.substr(0, space), &failure.code)) return std::nullopt;
+  return failure;
+}
+
+absl::Status TlsTruncatedError() { return TlsError(kTruncated); }
+
+bool IsTlsTruncated(const absl::Status& status) {
+  const auto payload = status.GetPayload(kTlsUrl);
+  return payload.has_value() && *payload == kTruncated;
 }
 
 absl::Status AttemptsError(std::vector<AttemptFailure> attempts) {

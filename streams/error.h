@@ -53,6 +53,20 @@ std::optional<std::string> GetResolverError(const absl::Status& status);
 absl::Status PhaseTimeoutError(absl::string_view phase, absl::string_view message);
 std::optional<std::string> GetTimeoutPhase(const absl::Status& status);
 
+// ssl.SSLError and SSLCertVerificationError: the TLS handshake or a record failed. kUnavailable.
+absl::Status TlsError(absl::string_view reason);
+bool IsTlsError(const absl::Status& status);
+struct TlsVerifyFailure {
+  int code;  // X509_V_ERR_*
+  std::string
+      text;  // "certificate has expired", "self-signed certificate", "hostname mismatch", ...
+};
+absl::Status TlsVerifyError(int code, absl::string_view text);
+std::optional<TlsVerifyFailure> GetTlsVerifyFailure(const absl::Status& status);
+// The peer ended TLS without close_notify, and that was required.
+absl::Status TlsTruncatedError();
+bool IsTlsTruncated(const absl::Status& status);
+
 // One failed attempt to reach or bind an address.
 struct AttemptFailure {
   SocketAddress address;

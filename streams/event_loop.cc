@@ -66,7 +66,6 @@ EventLoop* GetRunningLoop() {
 }
 
 // --- timers: a binary heap that knows where each timer stands
-// -----------------------------------------------------------
 
 Timer::Timer(EventLoop* loop, absl::AnyInvocable<void()> callback)
     : loop_(loop), callback_(std::move(callback)) {}
@@ -155,7 +154,6 @@ bool EventLoop::FireTimers() {
 }
 
 // --- root tasks
-// ---------------------------------------------------------------------------------------------------------
 
 struct EventLoop::RootTask {
   CancelSource cancel;
@@ -235,7 +233,6 @@ void EventLoop::RunGuarded(absl::AnyInvocable<void()>& callback) {
 }
 
 // --- the loop
-// -----------------------------------------------------------------------------------------------------------
 
 EventLoop::EventLoop(Clock* clock)
     : clock_(clock != nullptr ? clock : MonotonicClock()),

@@ -119,7 +119,6 @@ class EventLoop {
   void CallExceptionHandler(const ExceptionContext& context);
 
   // --- for this library
-  // -------------------------------------------------------------------------------------------
   // Makes a suspended coroutine ready: it is resumed in this iteration's turn or the next.
   void Ready(std::coroutine_handle<> handle) {
     ready_.push_back({&ResumeCoroutine, handle.address()});
@@ -209,7 +208,6 @@ class EventLoop {
 EventLoop* GetRunningLoop();
 
 // --- implementation
-// ---------------------------------------------------------------------------------------------------
 
 namespace internal {
 

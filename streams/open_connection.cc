@@ -15,6 +15,7 @@
 #include "streams/error.h"
 #include "streams/event_loop.h"
 #include "streams/internal/happy_eyeballs.h"
+#include "streams/internal/tls_setup.h"
 #include "streams/sleep.h"
 #include "streams/socket_stream.h"
 #include "streams/wait_for.h"
@@ -121,15 +122,15 @@ Task<absl::StatusOr<Descriptor>> Dial(EventLoop* loop, const OpenConnectionOptio
   co_return fd;
 }
 
-// A socket that is connected (or was adopted), as a reader and writer.
-absl::StatusOr<Connection> Adopt(EventLoop* loop, Descriptor fd, const StreamOptions& stream,
-                                 const SocketOptions& socket) {
+// A socket that is connected, or was adopted, as a stream.
+absl::StatusOr<std::shared_ptr<SocketStream>> Adopt(EventLoop* loop, Descriptor fd,
+                                                    const SocketOptions& socket) {
   absl::StatusOr<std::shared_ptr<SocketStream>> socket_stream =
       SocketStream::Create(loop, std::move(fd));
   if (!socket_stream.ok()) return socket_stream.status();
   // After Create: what the caller says about nodelay goes before asyncio's default.
   if (absl::Status status = socket.ApplyTo((*socket_stream)->fd()); !status.ok()) return status;
-  return MakeConnection(loop, *std::move(socket_stream), stream);
+  return socket_stream;
 }
 
 absl::Status CheckLimit(const StreamOptions& stream) {
@@ -141,8 +142,10 @@ Task<absl::StatusOr<std::vector<SocketAddress>>> Resolve(EventLoop* loop, AddrIn
   return loop->resolver().GetAddrInfo(std::move(request));
 }
 
-Task<absl::StatusOr<Connection>> OpenTcp(EventLoop* loop, std::optional<std::string> host,
-                                         Port port, const OpenConnectionOptions* options) {
+Task<absl::StatusOr<std::shared_ptr<SocketStream>>> OpenTcp(EventLoop* loop,
+                                                            std::optional<std::string> host,
+                                                            Port port,
+                                                            const OpenConnectionOptions* options) {
   absl::StatusOr<std::vector<SocketAddress>> addresses = co_await Resolve(
       loop, AddrInfoRequest{std::move(host), std::move(port), options->family, options->flags});
   if (!addresses.ok()) co_return addresses.status();
@@ -168,7 +171,7 @@ Task<absl::StatusOr<Connection>> OpenTcp(EventLoop* loop, std::optional<std::str
       },
       options->happy_eyeballs_delay);
   if (race.winner.has_value()) {
-    co_return Adopt(loop, *std::move(race.winner), options->stream, options->socket);
+    co_return Adopt(loop, *std::move(race.winner), options->socket);
   }
   if (CancelToken token = co_await GetCancelToken(); token.cancelled()) co_return token.status();
   std::vector<AttemptFailure> failures;
@@ -181,8 +184,8 @@ Task<absl::StatusOr<Connection>> OpenTcp(EventLoop* loop, std::optional<std::str
   co_return AttemptsError(std::move(failures));
 }
 
-Task<absl::StatusOr<Connection>> OpenUnix(EventLoop* loop, std::string path,
-                                          const OpenUnixConnectionOptions* options) {
+Task<absl::StatusOr<std::shared_ptr<SocketStream>>> OpenUnix(
+    EventLoop* loop, std::string path, const OpenUnixConnectionOptions* options) {
   absl::StatusOr<SocketAddress> address = SocketAddress::FromUnixPath(path);
   if (!address.ok()) co_return address.status();
   if (options->check_address) {
@@ -195,13 +198,13 @@ Task<absl::StatusOr<Connection>> OpenUnix(EventLoop* loop, std::string path,
     if (os_errno == 0) co_return status;
     co_return AttemptsError({{*address, os_errno, std::string(status.message())}});
   }
-  co_return Adopt(loop, std::move(fd), options->stream, options->socket);
+  co_return Adopt(loop, std::move(fd), options->socket);
 }
 
 // Runs `open` within the connect time-out, and says which time-out it was.
-Task<absl::StatusOr<Connection>> WithConnectTimeout(Task<absl::StatusOr<Connection>> open,
-                                                    absl::Duration timeout) {
-  absl::StatusOr<Connection> result = co_await WaitFor(std::move(open), timeout);
+Task<absl::StatusOr<std::shared_ptr<SocketStream>>> WithConnectTimeout(
+    Task<absl::StatusOr<std::shared_ptr<SocketStream>>> open, absl::Duration timeout) {
+  absl::StatusOr<std::shared_ptr<SocketStream>> result = co_await WaitFor(std::move(open), timeout);
   const CancelToken token = co_await GetCancelToken();
   if (absl::IsDeadlineExceeded(result.status()) && !token.cancelled()) {
     co_return PhaseTimeoutError(
@@ -225,41 +228,55 @@ absl::Status CheckAdopted(const Descriptor& sock, bool unix_only) {
 }
 
 Task<absl::StatusOr<Connection>> AdoptSocket(Descriptor sock, StreamOptions stream,
-                                             SocketOptions socket, bool unix_only) {
+                                             SocketOptions socket, TlsOptions tls, bool unix_only) {
   absl::Status status = CheckLimit(stream);
+  if (status.ok()) status = internal::CheckClientTls(tls, std::nullopt);
   if (status.ok()) status = CheckAdopted(sock, unix_only);
   if (!status.ok()) co_return status;
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
-  co_return Adopt(loop, std::move(sock), stream, socket);
+  absl::StatusOr<std::shared_ptr<SocketStream>> adopted = Adopt(loop, std::move(sock), socket);
+  if (!adopted.ok()) co_return adopted.status();
+  co_return co_await internal::ConnectOver(loop, *std::move(adopted), stream, std::move(tls),
+                                           std::nullopt);
 }
 
 }  // namespace
 
 Task<absl::StatusOr<Connection>> OpenConnection(std::optional<std::string> host, Port port,
                                                 OpenConnectionOptions options) {
-  if (absl::Status status = CheckLimit(options.stream); !status.ok()) co_return status;
+  absl::Status status = CheckLimit(options.stream);
+  if (status.ok()) status = internal::CheckClientTls(options.tls, host);
+  if (!status.ok()) co_return status;
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
-  co_return co_await WithConnectTimeout(OpenTcp(loop, std::move(host), std::move(port), &options),
-                                        options.connect_timeout);
+  absl::StatusOr<std::shared_ptr<SocketStream>> connected = co_await WithConnectTimeout(
+      OpenTcp(loop, host, std::move(port), &options), options.connect_timeout);
+  if (!connected.ok()) co_return connected.status();
+  co_return co_await internal::ConnectOver(loop, *std::move(connected), options.stream,
+                                           std::move(options.tls), std::move(host));
 }
 
 Task<absl::StatusOr<Connection>> OpenConnection(Descriptor sock, OpenConnectionOptions options) {
   return AdoptSocket(std::move(sock), options.stream, std::move(options.socket),
-                     /*unix_only=*/false);
+                     std::move(options.tls), /*unix_only=*/false);
 }
 
 Task<absl::StatusOr<Connection>> OpenUnixConnection(std::string path,
                                                     OpenUnixConnectionOptions options) {
-  if (absl::Status status = CheckLimit(options.stream); !status.ok()) co_return status;
+  absl::Status status = CheckLimit(options.stream);
+  if (status.ok()) status = internal::CheckClientTls(options.tls, std::nullopt);
+  if (!status.ok()) co_return status;
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
-  co_return co_await WithConnectTimeout(OpenUnix(loop, std::move(path), &options),
-                                        options.connect_timeout);
+  absl::StatusOr<std::shared_ptr<SocketStream>> connected = co_await WithConnectTimeout(
+      OpenUnix(loop, std::move(path), &options), options.connect_timeout);
+  if (!connected.ok()) co_return connected.status();
+  co_return co_await internal::ConnectOver(loop, *std::move(connected), options.stream,
+                                           std::move(options.tls), std::nullopt);
 }
 
 Task<absl::StatusOr<Connection>> OpenUnixConnection(Descriptor sock,
                                                     OpenUnixConnectionOptions options) {
   return AdoptSocket(std::move(sock), options.stream, std::move(options.socket),
-                     /*unix_only=*/true);
+                     std::move(options.tls), /*unix_only=*/true);
 }
 
 }  // namespace sockbroker::streams

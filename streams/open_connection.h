@@ -37,6 +37,8 @@ struct OpenConnectionOptions {
   // resolver's order.
   std::optional<int> interleave;
   SocketOptions socket;
+  // The handshake comes after the connect, within its own time-out.
+  TlsOptions tls;
   // From the first look-up to the established connection: kDeadlineExceeded with phase "connect".
   // asyncio: none.
   absl::Duration connect_timeout = absl::InfiniteDuration();
@@ -50,14 +52,15 @@ struct OpenConnectionOptions {
 Task<absl::StatusOr<Connection>> OpenConnection(std::optional<std::string> host, Port port,
                                                 OpenConnectionOptions options = {});
 // `sock=`: adopts a stream socket (TCP or Unix), which is closed with the connection. It isn't
-// checked for being connected: the first read says so. Only `stream` and `socket` of the options
-// count.
+// checked for being connected: the first read says so. Only `stream`, `socket` and `tls` of the
+// options count.
 Task<absl::StatusOr<Connection>> OpenConnection(Descriptor sock,
                                                 OpenConnectionOptions options = {});
 
 struct OpenUnixConnectionOptions {
   StreamOptions stream;
   SocketOptions socket;
+  TlsOptions tls;
   absl::Duration connect_timeout = absl::InfiniteDuration();
   std::function<absl::Status(const SocketAddress&)> check_address;
 };

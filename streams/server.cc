@@ -16,6 +16,7 @@
 #include "streams/event_loop.h"
 #include "streams/gather.h"
 #include "streams/internal/server_core.h"
+#include "streams/internal/tls_setup.h"
 
 namespace sockbroker::streams {
 
@@ -45,7 +46,7 @@ absl::Status CheckOptions(const ServerOptions& options) {
   // asyncio accepts these and then drops every connection, or never accepts one.
   if (options.stream.limit == 0) return absl::InvalidArgumentError("Limit cannot be <= 0");
   if (options.backlog < 1) return absl::InvalidArgumentError("backlog must be at least 1");
-  return absl::OkStatus();
+  return internal::CheckServerTls(options.tls);
 }
 
 // A bound TCP socket. kUnavailable with the errno; EAFNOSUPPORT when the machine lacks the family.

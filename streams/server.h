@@ -54,6 +54,9 @@ struct ServerOptions {
   StreamOptions stream;  // of accepted connections
   SocketOptions
       socket;  // of the listener, where it applies before accept, and of accepted connections
+  // The callback runs, and Accept returns, after the handshake; one that fails just closes its
+  // connection.
+  TlsOptions tls;
   int backlog = 100;
   bool start_serving = true;
   AcceptMode accept = AcceptMode::kEager;

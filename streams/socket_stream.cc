@@ -114,7 +114,6 @@ void SocketStream::Start(std::shared_ptr<StreamProtocol> protocol) {
 }
 
 // --- reading
-// ------------------------------------------------------------------------------------------------------------
 
 void SocketStream::OnPollEvents(uint32_t events) {
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hung_up_ = true;
@@ -177,7 +176,6 @@ void SocketStream::ReadRest() {
 }
 
 // --- writing
-// ------------------------------------------------------------------------------------------------------------
 
 void SocketStream::Write(absl::Cord data) {
   if (losing_ || data.empty()) return;
@@ -248,7 +246,6 @@ void SocketStream::WriteEof() {
 }
 
 // --- the end
-// ------------------------------------------------------------------------------------------------------------
 
 void SocketStream::Close() {
   if (closing_) return;

@@ -31,6 +31,9 @@ class SocketStream final : public ByteStream,
   ~SocketStream() override;
 
   void Start(std::shared_ptr<StreamProtocol> protocol) override;
+  void SetProtocol(std::shared_ptr<StreamProtocol> protocol) override {
+    protocol_ = std::move(protocol);
+  }
   void PauseReading() override;
   void ResumeReading() override;
   void Write(absl::Cord data) override;

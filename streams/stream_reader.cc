@@ -1,5 +1,6 @@
 #include "streams/stream_reader.h"
 
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -30,6 +31,9 @@ std::size_t StreamReader::buffered() const { return core_->buffered(); }
 uint64_t StreamReader::bytes_received() const { return core_->bytes_received(); }
 bool StreamReader::has_waiter() const { return core_->has_waiter(); }
 bool StreamReader::eof_received() const { return core_->eof(); }
+void StreamReader::NotifyEof(std::function<void()> callback) {
+  core_->NotifyEof(std::move(callback));
+}
 void StreamReader::Unread(absl::Cord data) { core_->Unread(std::move(data)); }
 std::size_t StreamReader::limit() const { return core_->limit(); }
 void StreamReader::set_limit(std::size_t limit) { core_->set_limit(limit); }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -54,7 +55,6 @@ class StreamReader {
   absl::Status Exception() const;
 
   // --- beyond asyncio
-  // ---------------------------------------------------------------------------------------------
   // Received and not read yet, bytes.
   std::size_t buffered() const;
   // All bytes ever received, read or not.
@@ -63,6 +63,9 @@ class StreamReader {
   bool has_waiter() const;
   // Whether the peer's EOF was received (the buffer may still hold data).
   bool eof_received() const;
+  // Calls `callback` once, from the loop, when the peer's EOF is received (in a later turn, if it
+  // was). Never after the connection is gone. A second call replaces the first.
+  void NotifyEof(std::function<void()> callback);
   // Puts bytes back in front of the buffer: the next read gives them first.
   void Unread(absl::Cord data);
   std::size_t limit() const;

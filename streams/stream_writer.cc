@@ -1,6 +1,7 @@
 #include "streams/stream_writer.h"
 
 #include <cerrno>
+#include <tuple>
 #include <utility>
 
 #include "streams/error.h"
@@ -11,7 +12,6 @@ namespace sockbroker::streams {
 using internal::StreamCore;
 
 // --- TransportSocket
-// ----------------------------------------------------------------------------------------------------
 
 int TransportSocket::fileno() const {
   const std::shared_ptr<StreamCore> core = core_.lock();
@@ -43,7 +43,6 @@ absl::Status TransportSocket::shutdown(int how) const {
 }
 
 // --- StreamWriter
-// -------------------------------------------------------------------------------------------------------
 
 StreamWriter::StreamWriter(std::shared_ptr<internal::WriterHandle> handle)
     : handle_(std::move(handle)), core_(handle_->core.get()) {}
@@ -65,12 +64,24 @@ void StreamWriter::Abort(absl::Status reason) { core_->Abort(std::move(reason));
 bool StreamWriter::IsClosing() const { return core_->lost() || core_->stream().is_closing(); }
 Task<absl::Status> StreamWriter::WaitClosed() { return StreamCore::WaitClosed(handle_->core); }
 
+Task<absl::Status> StreamWriter::StartTls(std::shared_ptr<const TlsContext> context,
+                                          StartTlsOptions options) {
+  return StreamCore::StartTls(handle_->core, std::move(context), std::move(options));
+}
+const TlsInfo* StreamWriter::tls_info() const { return core_->stream().tls_info(); }
+bool StreamWriter::tls_truncated() const { return core_->stream().truncated(); }
+
 std::any StreamWriter::GetExtraInfo(absl::string_view name) const {
   // An end that the kernel does not name (a socket that isn't connected) has no value, as asyncio's
   // None.
   if (name == "peername" && peername().family() != AF_UNSPEC) return peername();
   if (name == "sockname" && sockname().family() != AF_UNSPEC) return sockname();
   if (name == "socket") return socket();
+  if (const TlsInfo* tls = tls_info(); tls != nullptr) {
+    if (name == "ssl_object") return *tls;
+    if (name == "cipher") return std::make_tuple(tls->cipher, tls->version, tls->cipher_bits);
+    if (name == "peercert" && !tls->peer_certificates.empty()) return tls->peer_certificates[0];
+  }
   return {};
 }
 

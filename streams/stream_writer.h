@@ -26,6 +26,9 @@
 #include "absl/time/time.h"
 #include "streams/address.h"
 #include "streams/task.h"
+#include "streams/tls_context.h"
+#include "streams/tls_info.h"
+#include "streams/tls_stream.h"
 
 namespace sockbroker::streams {
 
@@ -51,6 +54,20 @@ class TransportSocket {
 
  private:
   std::weak_ptr<internal::StreamCore> core_;
+};
+
+struct StartTlsOptions {
+  // A client: SNI, and the name that the certificate must have. None or empty: neither, whatever
+  // the context says; it never defaults to the connect host. A server ignores it.
+  std::optional<std::string> server_hostname;
+  // What the peer sent and nobody has read yet. asyncio leaves it as plaintext (a client) or loses
+  // it (a server).
+  enum class Unread {
+    kRefuse,        // kFailedPrecondition: it must not be read as if it had come protected
+    kBelongsToTls,  // it is the begin of the peer's handshake
+  };
+  Unread unread = Unread::kRefuse;
+  TlsStreamOptions stream;
 };
 
 class StreamWriter {
@@ -88,12 +105,26 @@ class StreamWriter {
   // or OK. Waiters are independent of one another.
   Task<absl::Status> WaitClosed();
 
-  // get_extra_info("peername" | "sockname" -> SocketAddress, "socket" -> TransportSocket). No
-  // value: unknown name.
+  // start_tls(): upgrades this connection in place, as the context's side. Drains first, so what
+  // was written goes out in front, in clear; what is written meanwhile goes out protected. A read
+  // that waits goes on and gets decrypted data. kFailedPrecondition: after WriteEof, at the peer's
+  // EOF, or while another upgrade runs; the connection stays as it is. Once the handshake has
+  // begun, a failure (error.h: IsTlsError, GetTlsVerifyFailure, phase "handshake") or a
+  // cancellation has closed the connection, and every waiter gets the reason. TLS in TLS works.
+  Task<absl::Status> StartTls(std::shared_ptr<const TlsContext> context,
+                              StartTlsOptions options = {});
+
+  // get_extra_info("peername" | "sockname" -> SocketAddress, "socket" -> TransportSocket; over TLS
+  // also "ssl_object" -> TlsInfo, "cipher" -> tuple<string name, string version, int bits>,
+  // "peercert" -> DER string). No value: unknown name, or nothing to tell.
   std::any GetExtraInfo(absl::string_view name) const;
   const SocketAddress& peername() const;
   const SocketAddress& sockname() const;
   TransportSocket socket() const;
+  // get_extra_info("ssl_object"): null on a plain connection. It stays after the end.
+  const TlsInfo* tls_info() const;
+  // TLS ended without close_notify, so what was received may not be all (asyncio does not tell).
+  bool tls_truncated() const;
 
   // transport.set_write_buffer_limits: only `low`: high = 4*low; only `high`: low = high/4;
   // neither: 65536 and 16384. kInvalidArgument unless high >= low >= 0.
@@ -101,7 +132,6 @@ class StreamWriter {
   std::size_t GetWriteBufferSize() const;
 
   // --- beyond asyncio
-  // ---------------------------------------------------------------------------------------------
   // All bytes handed to the kernel so far.
   uint64_t bytes_flushed() const;
   // Whether the connection is gone (WaitClosed would not wait).

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "streams/error.h"
+#include "streams/internal/tls_setup.h"
 #include "streams/socket_stream.h"
 #include "streams/with_cancel.h"
 
@@ -18,6 +19,9 @@ namespace {
 
 // asyncio's ACCEPT_RETRY_DELAY.
 constexpr absl::Duration kAcceptRetryDelay = absl::Seconds(1);
+
+// Handshakes that a server which accepts on demand runs at a time.
+constexpr std::size_t kMaxHandshakes = 64;
 
 bool IsExhaustion(int os_errno) {
   return os_errno == EMFILE || os_errno == ENFILE || os_errno == ENOBUFS || os_errno == ENOMEM;
@@ -184,6 +188,7 @@ void ServerCore::Close() {
   serving_ = false;
   loop_->RemoveShutdownListener(this);
   listeners_.clear();
+  established_.clear();
   acceptable_.WakeAll(absl::FailedPreconditionError("server is closed"));
   changed_.WakeAll();
 }
@@ -214,14 +219,21 @@ std::size_t ServerCore::AbortClients() {
   return cores.size();
 }
 
-absl::StatusOr<Connection> ServerCore::AcceptFrom(Listener* listener) {
+absl::StatusOr<ServerCore::Accepted> ServerCore::AcceptFrom(Listener* listener) {
   absl::StatusOr<Descriptor> socket = listener->Accept();
   if (!socket.ok()) return socket.status();
   absl::StatusOr<std::shared_ptr<SocketStream>> stream =
       SocketStream::Create(loop_, *std::move(socket));
   if (!stream.ok()) return stream.status();
   if (absl::Status status = options_.socket.ApplyTo((*stream)->fd()); !status.ok()) return status;
-  auto core = std::make_shared<StreamCore>(loop_, *std::move(stream), options_.stream);
+  Accepted accepted;
+  std::shared_ptr<ByteStream> top = *std::move(stream);
+  if (options_.tls.context != nullptr) {
+    absl::StatusOr<std::shared_ptr<TlsStream>> tls = ServerTlsOver(loop_, top, options_.tls);
+    if (!tls.ok()) return tls.status();
+    top = accepted.tls = *std::move(tls);
+  }
+  auto core = std::make_shared<StreamCore>(loop_, std::move(top), options_.stream);
   active_.emplace(core.get(), core);
   accepted_total_++;
   core->set_on_lost([self = shared_from_this(), raw = core.get()] {
@@ -231,33 +243,44 @@ absl::StatusOr<Connection> ServerCore::AcceptFrom(Listener* listener) {
     }
     self->changed_.WakeAll();
   });
-  return StreamCore::Start(core);
+  accepted.connection = StreamCore::Start(core);
+  return accepted;
 }
 
 // --- eager, as asyncio
-// --------------------------------------------------------------------------------------------------
 
 void ServerCore::AcceptEagerly(Listener* listener) {
   const std::shared_ptr<ServerCore> self = shared_from_this();
   // asyncio's bound for one turn of the loop.
   for (int i = 0; i <= options_.backlog; ++i) {
-    absl::StatusOr<Connection> connection = AcceptFrom(listener);
-    if (connection.ok()) {
-      Serve(*std::move(connection));
+    absl::StatusOr<Accepted> accepted = AcceptFrom(listener);
+    if (accepted.ok()) {
+      if (accepted->tls != nullptr) {
+        loop_->Spawn(ServeAfterHandshake(self, *std::move(accepted)));
+      } else {
+        Serve(std::move(accepted->connection));
+      }
       continue;
     }
-    const int os_errno = GetErrno(connection.status());
+    const int os_errno = GetErrno(accepted.status());
     if (os_errno == EAGAIN) return;
     loop_->CallExceptionHandler({IsExhaustion(os_errno)
                                      ? "accept: out of descriptors or memory, trying again in 1 s"
                                      : "accept failed",
-                                 connection.status(), nullptr});
+                                 accepted.status(), nullptr});
     if (IsExhaustion(os_errno)) {
       listener->Pause();
       return;
     }
   }
   listener->ContinueLater();
+}
+
+Task<void> ServerCore::ServeAfterHandshake(std::shared_ptr<ServerCore> core, Accepted accepted) {
+  // One that fails has closed its connection; asyncio says nothing of it either.
+  if ((co_await TlsStream::WaitHandshake(std::move(accepted.tls))).ok()) {
+    core->Serve(std::move(accepted.connection));
+  }
 }
 
 void ServerCore::Serve(Connection connection) {
@@ -286,19 +309,36 @@ Task<void> ServerCore::RunCallback(std::shared_ptr<ServerCore> core, Connection 
 }
 
 // --- on demand
-// ----------------------------------------------------------------------------------------------------------
 
-absl::StatusOr<Connection> ServerCore::AcceptFromAny() {
+absl::StatusOr<ServerCore::Accepted> ServerCore::AcceptFromAny() {
   for (const auto& listener : listeners_) {
     if (!listener->acceptable()) continue;
-    absl::StatusOr<Connection> connection = AcceptFrom(listener.get());
-    if (connection.ok()) return connection;
-    const int os_errno = GetErrno(connection.status());
+    absl::StatusOr<Accepted> accepted = AcceptFrom(listener.get());
+    if (accepted.ok()) return accepted;
+    const int os_errno = GetErrno(accepted.status());
     if (os_errno == EAGAIN) continue;
     if (IsExhaustion(os_errno)) listener->Pause();
-    return connection.status();
+    return accepted.status();
   }
   return ErrnoToStatus(EAGAIN, "accept");
+}
+
+absl::Status ServerCore::BeginHandshakes() {
+  // Enough that a few peers that stall don't hold up the others.
+  while (handshaking_ + established_.size() < kMaxHandshakes) {
+    absl::StatusOr<Accepted> accepted = AcceptFromAny();
+    if (!accepted.ok()) return accepted.status();
+    handshaking_++;
+    loop_->Spawn(EstablishForAccept(shared_from_this(), *std::move(accepted)));
+  }
+  return absl::OkStatus();
+}
+
+Task<void> ServerCore::EstablishForAccept(std::shared_ptr<ServerCore> core, Accepted accepted) {
+  const absl::Status status = co_await TlsStream::WaitHandshake(std::move(accepted.tls));
+  core->handshaking_--;
+  if (status.ok() && !core->closed_) core->established_.push_back(std::move(accepted.connection));
+  core->acceptable_.WakeOne();
 }
 
 Task<absl::StatusOr<Connection>> ServerCore::Accept(std::shared_ptr<ServerCore> core) {
@@ -308,13 +348,27 @@ Task<absl::StatusOr<Connection>> ServerCore::Accept(std::shared_ptr<ServerCore> 
   while (true) {
     if (core->closed_) co_return absl::FailedPreconditionError("server is closed");
     if (!core->serving_) co_return absl::FailedPreconditionError("server is not serving");
-    absl::StatusOr<Connection> connection = core->AcceptFromAny();
-    if (connection.ok() || GetErrno(connection.status()) != EAGAIN) {
+    absl::Status status;
+    std::optional<Connection> connection;
+    if (core->options_.tls.context == nullptr) {
+      absl::StatusOr<Accepted> accepted = core->AcceptFromAny();
+      status = accepted.status();
+      if (accepted.ok()) connection = std::move(accepted->connection);
+    } else {
+      status = core->BeginHandshakes();
+      if (!core->established_.empty()) {
+        connection = std::move(core->established_.front());
+        core->established_.pop_front();
+      }
+    }
+    if (connection.has_value() || (!status.ok() && GetErrno(status) != EAGAIN)) {
       // Whoever waits next may find more: one edge can stand for several connections.
       core->acceptable_.WakeOne();
-      co_return connection;
+      if (!connection.has_value()) co_return status;
+      co_return *std::move(connection);
     }
-    if (absl::Status status = co_await core->acceptable_.Wait(); !status.ok()) co_return status;
+    status = co_await core->acceptable_.Wait();
+    if (!status.ok()) co_return status;
   }
 }
 

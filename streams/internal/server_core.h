@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include "streams/event_loop.h"
 #include "streams/internal/stream_core.h"
 #include "streams/server.h"
+#include "streams/tls_stream.h"
 #include "streams/wait_queue.h"
 
 namespace sockbroker::streams::internal {
@@ -50,14 +52,23 @@ class ServerCore final : public std::enable_shared_from_this<ServerCore>,
 
  private:
   class Listener;
+  struct Accepted {
+    Connection connection;
+    std::shared_ptr<TlsStream> tls;  // null on a plain server; else its handshake is under way
+  };
 
   absl::Status Listen();
 
   // A connection from `listener`, if the kernel has one. kUnavailable with EAGAIN when it has none.
-  absl::StatusOr<Connection> AcceptFrom(Listener* listener);
-  absl::StatusOr<Connection> AcceptFromAny();
+  absl::StatusOr<Accepted> AcceptFrom(Listener* listener);
+  absl::StatusOr<Accepted> AcceptFromAny();
   void AcceptEagerly(Listener* listener);
   void Serve(Connection connection);
+  static Task<void> ServeAfterHandshake(std::shared_ptr<ServerCore> core, Accepted accepted);
+  static Task<void> EstablishForAccept(std::shared_ptr<ServerCore> core, Accepted accepted);
+  // Takes connections out of the backlog for their handshakes, of which a bounded number runs at a
+  // time.
+  absl::Status BeginHandshakes();
   static Task<void> RunCallback(std::shared_ptr<ServerCore> core, Connection connection);
   std::vector<std::shared_ptr<StreamCore>> ActiveCores() const;
   void OnLoopShutdown() override;
@@ -72,9 +83,11 @@ class ServerCore final : public std::enable_shared_from_this<ServerCore>,
   uint64_t accepted_total_ = 0;
 
   absl::flat_hash_map<StreamCore*, std::weak_ptr<StreamCore>> active_;
-  std::vector<StreamWriter> held_;  // of a server without a callback
-  WaitQueue acceptable_;            // Accept calls
-  WaitQueue changed_;               // closed, or a connection gone
+  std::vector<StreamWriter> held_;      // of a server without a callback
+  WaitQueue acceptable_;                // Accept calls
+  std::size_t handshaking_ = 0;         // taken for Accept, not yet established
+  std::deque<Connection> established_;  // by TLS, for the next Accept calls
+  WaitQueue changed_;                   // closed, or a connection gone
 };
 
 }  // namespace sockbroker::streams::internal

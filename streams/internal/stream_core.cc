@@ -8,6 +8,8 @@
 #include "streams/error.h"
 #include "streams/internal/cord_search.h"
 #include "streams/sleep.h"
+#include "streams/tls_engine.h"
+#include "streams/tls_stream.h"
 
 namespace sockbroker::streams {
 
@@ -39,7 +41,6 @@ Connection StreamCore::Start(const std::shared_ptr<StreamCore>& core) {
 }
 
 // --- reading
-// ------------------------------------------------------------------------------------------------------------
 
 absl::Status StreamCore::PrepareToWait(absl::string_view caller) {
   if (!data_.empty()) {
@@ -181,6 +182,14 @@ void StreamCore::Unread(absl::Cord data) {
   data_.WakeAll();
 }
 
+void StreamCore::NotifyEof(std::function<void()> callback) {
+  on_eof_ = std::move(callback);
+  if (!eof_ || lost_) return;
+  loop_->CallSoon([self = shared_from_this()] {
+    if (self->on_eof_) std::exchange(self->on_eof_, nullptr)();
+  });
+}
+
 void StreamCore::set_limit(std::size_t limit) {
   limit_ = std::max<std::size_t>(limit, 1);
   MaybeResumeReading();
@@ -199,11 +208,11 @@ void StreamCore::OnData(absl::Cord data) {
 bool StreamCore::OnEof() {
   eof_ = true;
   data_.WakeAll();
+  if (on_eof_) std::exchange(on_eof_, nullptr)();
   return true;
 }
 
 // --- writing
-// ------------------------------------------------------------------------------------------------------------
 
 absl::Status StreamCore::Write(absl::Cord data) {
   if (write_eof_) return absl::FailedPreconditionError("Cannot call write() after write_eof()");
@@ -239,8 +248,50 @@ void StreamCore::OnResumeWriting() {
   drained_.WakeAll();
 }
 
+// --- TLS
+
+Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
+                                        std::shared_ptr<const TlsContext> context,
+                                        StartTlsOptions options) {
+  if (context == nullptr) co_return absl::InvalidArgumentError("start_tls() needs a context");
+  if (options.stream.handshake_timeout <= absl::ZeroDuration() ||
+      options.stream.shutdown_timeout <= absl::ZeroDuration()) {
+    co_return absl::InvalidArgumentError("a TLS time-out should be a positive number");
+  }
+  if (core->upgrading_) {
+    co_return absl::FailedPreconditionError("another start_tls() is under way");
+  }
+  if (core->write_eof_) co_return absl::FailedPreconditionError("start_tls() after write_eof()");
+  absl::StatusOr<std::unique_ptr<TlsEngine>> engine =
+      TlsEngine::Create(std::move(context), std::move(options.server_hostname));
+  if (!engine.ok()) co_return engine.status();
+
+  core->upgrading_ = true;
+  absl::Status status = co_await Drain(core);
+  core->upgrading_ = false;
+  if (!status.ok()) co_return status;
+  if (core->stream_->is_closing()) co_return ErrnoToStatus(ECONNRESET, "Connection lost");
+  if (core->eof_) {
+    co_return absl::FailedPreconditionError("start_tls() after the peer has ended its direction");
+  }
+  if (!core->buffer_.empty() && options.unread == StartTlsOptions::Unread::kRefuse) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(core->buffer_.size(), " unread bytes of plaintext stand before start_tls()"));
+  }
+  core->upgrading_ = true;
+  absl::Cord received = std::move(core->buffer_);
+  core->buffer_.Clear();
+  core->bytes_received_ -= received.size();
+  core->reading_paused_ = false;
+  auto tls = TlsStream::Create(core->loop_, core->stream_, *std::move(engine), options.stream);
+  core->stream_ = tls;
+  tls->StartUpgrade(core, std::move(received));
+  status = co_await TlsStream::WaitHandshake(tls);
+  core->upgrading_ = false;
+  co_return status;
+}
+
 // --- the end
-// ------------------------------------------------------------------------------------------------------------
 
 void StreamCore::Close(bool discard_pending) {
   if (lost_) return;
@@ -270,6 +321,7 @@ Task<absl::Status> StreamCore::WaitClosed(std::shared_ptr<StreamCore> core) {
 
 void StreamCore::OnConnectionLost(const absl::Status& status) {
   lost_ = true;
+  on_eof_ = nullptr;
   close_timer_.Cancel();
   if (status.ok()) {
     eof_ = true;

@@ -39,11 +39,16 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   static Task<absl::Status> Drain(std::shared_ptr<StreamCore> core);
   static Task<absl::Status> WaitClosed(std::shared_ptr<StreamCore> core);
 
+  static Task<absl::Status> StartTls(std::shared_ptr<StreamCore> core,
+                                     std::shared_ptr<const TlsContext> context,
+                                     StartTlsOptions options);
+
   absl::Status Write(absl::Cord data);
   absl::Status WriteEof();
   void Close(bool discard_pending);
   void Abort(absl::Status reason);
   void Unread(absl::Cord data);
+  void NotifyEof(std::function<void()> callback);
   void set_limit(std::size_t limit);
   void set_close_timeout(absl::Duration timeout);
 
@@ -78,7 +83,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   absl::Cord Take(std::size_t n);
 
   EventLoop* const loop_;
-  const std::shared_ptr<ByteStream> stream_;
+  std::shared_ptr<ByteStream> stream_;
 
   // Reading.
   std::size_t limit_;
@@ -93,11 +98,13 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   bool write_eof_ = false;
   bool writing_paused_ = false;
   bool lost_ = false;
+  bool upgrading_ = false;  // StartTls is under way
   WaitQueue drained_;
   WaitQueue closed_;
   absl::Duration close_timeout_;
   Timer close_timer_;
   std::function<void()> on_lost_;
+  std::function<void()> on_eof_;
 };
 
 // Shared by all copies of a StreamWriter: the last one closes the connection.

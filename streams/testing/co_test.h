@@ -49,7 +49,7 @@ void RunInRealTime(Task<void> body, absl::Duration limit = kRealTimeLimit);
                       CO_FATAL_FAILURE_)
 #define CO_ASSERT_OK(status) CO_ASSERT_THAT(status, ::sockbroker::streams::IsOk())
 
-// --- implementation ---
+// --- implementation
 
 #define CO_FATAL_FAILURE_(message) \
   co_return GTEST_MESSAGE_(message, ::testing::TestPartResult::kFatalFailure)

@@ -53,6 +53,9 @@ class FaultStream final : public ByteStream,
   void ReleaseOutgoing();
 
   void Start(std::shared_ptr<StreamProtocol> protocol) override;
+  void SetProtocol(std::shared_ptr<StreamProtocol> protocol) override {
+    protocol_ = std::move(protocol);
+  }
   void PauseReading() override;
   void ResumeReading() override;
   void Write(absl::Cord data) override;

@@ -40,6 +40,9 @@ class MemoryStream final : public ByteStream,
   ~MemoryStream() override;
 
   void Start(std::shared_ptr<StreamProtocol> protocol) override;
+  void SetProtocol(std::shared_ptr<StreamProtocol> protocol) override {
+    protocol_ = std::move(protocol);
+  }
   void PauseReading() override;
   void ResumeReading() override;
   void Write(absl::Cord data) override;
@@ -54,7 +57,7 @@ class MemoryStream final : public ByteStream,
   const SocketAddress& peername() const override { return peername_; }
   const SocketAddress& sockname() const override { return sockname_; }
 
-  // --- for tests ---
+  // --- for tests
   void Write(absl::string_view data) { Write(absl::Cord(data)); }
   void Write(const char* data) { Write(absl::Cord(data)); }
   // Plays an application that calls recv() by hand, on an end that was not started: at most `n`
