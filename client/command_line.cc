@@ -1,0 +1,394 @@
+#include "client/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/exit_status.h"
+#include "client/help_formatter.h"
+#include "client/suggestion.h"
+#include "sockbroker/version.h"
+
+namespace sockbroker::client {
+namespace {
+
+constexpr char kProgramExamples[] =
+    R"(HANDLE is what `sockbroker ls` shows; its first digits suffice, 4 or more.
+`sockbroker COMMAND --help` explains a command, with examples.
+
+Where the broker is: -b ADDRESS, else $SOCKBROKER_ADDRESS, else
+$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock (root: /run/sockbroker/sockbroker.sock).
+
+Exit status:
+  0    it went well
+  1    the broker or the network said no; the reason is on stderr
+  2    the command line was not understood
+  3    the broker cannot be reached
+  130  ended by Ctrl-C (128 + the signal's number)
+  141  nobody reads stdout any more
+
+Examples:
+  sockbroker connect 127.0.0.1 6379          # talk to a server
+  sockbroker listen -k 8080 --exec 'cat'     # an echo server
+  sockbroker ls                              # what the broker holds for you
+  sockbroker watch --json | jq .kind         # events, for a script)";
+
+constexpr char kConnectExamples[] =
+    R"(At the end of stdin our direction is closed (half-close), and the peer is read until its end too. At the peer's
+end the rest of stdin is still sent, unless stdin is a terminal. Bytes are acknowledged to the broker only after
+they were written to stdout, and calls are repeated when the link to the broker breaks: nothing is lost or doubled.
+
+Examples:
+  printf 'PING\r\n' | sockbroker connect 127.0.0.1 6379
+  sockbroker connect -C example.org 80             # type HTTP by hand, lines end as HTTP wants them
+  sockbroker connect -U /run/app.sock < request
+  sockbroker connect -zv localhost 20-25 80        # which ports answer
+  sockbroker connect -w 3 db 5432 && echo up       # give up after 3 s
+  sockbroker connect host 9000 < backup.tar > reply)";
+
+constexpr char kListenExamples[] =
+    R"(Without -k it stops listening after the first connection, and ends with it. Where it listens is said on stderr
+with -v, and always when PORT is 0: `Listening on HOST PORT`; with --json as a line of JSON.
+
+A command run by --exec has the connection as stdin and stdout, and in its environment
+  SOCKBROKER_PEERADDR, SOCKBROKER_PEERPORT    who connected (of a Unix socket the path)
+  SOCKBROKER_SOCKADDR, SOCKBROKER_SOCKPORT    where
+  SOCKBROKER_HANDLE, SOCKBROKER_ADDRESS       the connection, and the broker it lives in
+When it closes its stdout our direction ends; when it ends, the connection does.
+
+Examples:
+  sockbroker listen 8080 > received                 # one file from one client
+  sockbroker listen -v 127.0.0.1 0 < page.html      # any free port; which is said on stderr
+  sockbroker listen -k 2323 --exec 'while read -r l; do echo "$l, $SOCKBROKER_PEERADDR"; done'
+  sockbroker listen -k -U /run/app.sock --exec 'cat' --max-conns 8)";
+
+constexpr char kListExamples[] =
+    R"(STATE is open, peer-eof (the peer has ended its direction), eof-sent (we have ours), both-eof, closing or closed.
+RX and TX are the bytes that came from the peer and that were written for it.
+
+Examples:
+  sockbroker ls
+  sockbroker ls --label job=42 --json | jq -r .handle
+  sockbroker close $(sockbroker ls -q --label job=42))";
+
+constexpr char kServersExamples[] =
+    R"(Examples:
+  sockbroker servers
+  sockbroker servers --json | jq -r '.sockets[].tcp.port'
+  sockbroker ls --server 9f86                       # what one of them accepted)";
+
+constexpr char kInfoExamples[] =
+    R"(Examples:
+  sockbroker info 9f86d081
+  sockbroker info 9f86 --json | jq .offsets)";
+
+constexpr char kCloseExamples[] =
+    R"(A connection is flushed, then closed; with --abort it is reset and what was not sent is dropped. A server stops
+listening; what it accepted lives on, unless --clients.
+
+Examples:
+  sockbroker close 9f86d081
+  sockbroker close --abort 9f86 4c2a
+  sockbroker close --clients 77d0                   # a server, and all it accepted)";
+
+constexpr char kWatchExamples[] =
+    R"(It begins with what exists, then goes on until Ctrl-C. When the broker cannot be reached it waits for it, and goes
+on behind the last event; what could not be caught up with is said as `gap`.
+
+Examples:
+  sockbroker watch
+  sockbroker watch --json | jq -r 'select(.kind == "closed") | .connection.close_reason')";
+
+constexpr char kCompletionExamples[] =
+    R"(Installed by `cmake --install` where bash, zsh and fish look for it. By hand:
+  source <(sockbroker completion bash)
+  sockbroker completion zsh > "${fpath[1]}/_sockbroker"
+  sockbroker completion fish > ~/.config/fish/completions/sockbroker.fish)";
+
+// The second argument of options that connect and listen share.
+constexpr char kHalfClose[] =
+    "End our direction at the end of stdin. It is the default (unlike nc's); --no-half-close "
+    "leaves it open, for "
+    "peers that take a half-close for the end";
+
+std::shared_ptr<HelpFormatter> FormatterOf(const CLI::App& app) {
+  return std::static_pointer_cast<HelpFormatter>(app.get_formatter());
+}
+
+// Null when there is no such command.
+const CLI::App* FindWord(const CLI::App& app, const std::string& name) {
+  const std::vector<const CLI::App*> found =
+      app.get_subcommands([&](const CLI::App* word) { return word->get_name() == name; });
+  return found.empty() ? nullptr : found.front();
+}
+
+// The names of an option as they are typed.
+std::vector<std::string> LongNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+}  // namespace
+
+CommandLine::CommandLine()
+    : app_(std::make_unique<CLI::App>(
+          "Drives the sockets that a broker owns: TCP and Unix connections and servers.",
+          "sockbroker")) {
+  app_->formatter(std::make_shared<HelpFormatter>());
+  FormatterOf(*app_)->SetUsage("", "sockbroker [-b ADDRESS] COMMAND ...");
+  app_->set_help_flag("-h,--help", "Show this help");
+  app_->set_version_flag("-V,--version", absl::StrCat("sockbroker ", kVersion));
+  app_->footer(kProgramExamples);
+  app_->require_subcommand(1);
+  // -b may stand behind the word, too.
+  app_->fallthrough();
+  app_->add_option("-b,--broker", broker, "Where the broker is: unix:PATH or HOST:PORT")
+      ->type_name("ADDRESS");
+  AddConnect();
+  AddListen();
+  AddLists();
+  AddInfo();
+  AddClose();
+  AddWatch();
+  AddCompletion();
+  AddHelp();
+}
+
+CommandLine::~CommandLine() = default;
+
+CLI::App* CommandLine::AddWord(const std::string& name, const std::string& description,
+                               const std::string& usage, const std::string& examples) {
+  CLI::App* app = app_->add_subcommand(name, description);
+  app->footer(examples);
+  app->fallthrough();
+  FormatterOf(*app_)->SetUsage(name, usage);
+  return app;
+}
+
+void CommandLine::AddConnect() {
+  CLI::App* app = AddWord("connect", "Connect, and join the connection to stdin and stdout",
+                          "sockbroker connect [OPTIONS] HOST PORT\n"
+                          "sockbroker connect [OPTIONS] -U PATH\n"
+                          "sockbroker connect -z [OPTIONS] HOST PORT|FIRST-LAST...",
+                          kConnectExamples);
+  app->add_option("target", connect.target)->type_name("HOST PORT");
+  app->add_flag("-U,--unix", connect.unix_socket,
+                "The target is the path of a Unix socket; @NAME is one in the abstract namespace");
+  app->add_flag("-N,--half-close,!--no-half-close", connect.half_close, kHalfClose);
+  app->add_option("-q,--quit-after", connect.quit_after_input,
+                  "Quit so long after the end of stdin, whatever the peer does; negative: never")
+      ->type_name("SECONDS");
+  app->add_option("-w,--timeout", connect.timeout,
+                  "Give up when connecting takes longer; quit (status 0) when nothing comes or "
+                  "goes for so long")
+      ->type_name("SECONDS");
+  app->add_flag("-z,--scan", connect.scan,
+                "Only see whether it can be connected to; status 0 if one port can");
+  app->add_flag("-v,--verbose", connect.verbose, "Say on stderr how it goes");
+  app->add_flag("-4,--ipv4", connect.ipv4, "IPv4 only");
+  app->add_flag("-6,--ipv6", connect.ipv6, "IPv6 only");
+  app->add_option("-s,--source", connect.source_address, "The broker's address to connect from")
+      ->type_name("ADDRESS");
+  app->add_option("-p,--source-port", connect.source_port, "The broker's port to connect from")
+      ->type_name("PORT");
+  app->add_flag("-C,--crlf", connect.crlf, "Send each line feed as CR LF");
+  app->add_flag("-n,--numeric", connect.numeric, "Look no name up: HOST and PORT are numbers");
+  app->add_option("-l,--label", connect.labels, "A label for `ls` to find it by; up to 16")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_flag("-j,--json", connect.json,
+                "Say how it goes in JSON: on stderr; with -z on stdout, a line per port");
+}
+
+void CommandLine::AddListen() {
+  CLI::App* app = AddWord("listen", "Accept connections, for stdin and stdout or a command",
+                          "sockbroker listen [OPTIONS] [HOST] PORT\n"
+                          "sockbroker listen [OPTIONS] -U PATH\n"
+                          "sockbroker listen -k [OPTIONS] [HOST] PORT --exec COMMAND",
+                          kListenExamples);
+  app->add_option("target", listen.target)->type_name("[HOST] PORT");
+  app->add_flag("-U,--unix", listen.unix_socket,
+                "The target is the path of a Unix socket; @NAME is one in the abstract namespace");
+  app->add_flag("-k,--keep-open", listen.keep,
+                "Serve more than one: one after another, or with --exec at the same time");
+  app->add_option("-e,--exec", listen.exec,
+                  "Run this by sh for each connection, joined to its stdin and stdout")
+      ->type_name("COMMAND");
+  app->add_option(
+         "-m,--max-conns", listen.max_connections,
+         "With -k --exec: how many at the same time (64); others wait in the kernel's backlog")
+      ->type_name("N");
+  app->add_flag("-N,--half-close,!--no-half-close", listen.half_close, kHalfClose);
+  app->add_option("-q,--quit-after", listen.quit_after_input,
+                  "End a connection so long after the end of stdin; negative: never")
+      ->type_name("SECONDS");
+  app->add_option("-w,--timeout", listen.timeout,
+                  "End a connection when nothing comes or goes for so long")
+      ->type_name("SECONDS");
+  app->add_flag("-v,--verbose", listen.verbose, "Say on stderr how it goes");
+  app->add_flag("-4,--ipv4", listen.ipv4, "IPv4 only");
+  app->add_flag("-6,--ipv6", listen.ipv6, "IPv6 only");
+  app->add_flag("-C,--crlf", listen.crlf, "Send each line feed as CR LF");
+  app->add_flag("-n,--numeric", listen.numeric, "Look no name up: HOST and PORT are numbers");
+  app->add_option("--name", listen.name, "A name for the server, shown by `servers`")
+      ->type_name("NAME");
+  app->add_option("-l,--label", listen.labels,
+                  "A label for `servers` and `ls` to find it by; up to 16")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_flag("-j,--json", listen.json, "Say on stderr how it goes, in JSON");
+}
+
+void CommandLine::AddLists() {
+  const auto add_common = [this](CLI::App* app) {
+    app->add_option("-l,--label", list.labels,
+                    "Only those with this label; KEY alone: with any value")
+        ->type_name("KEY[=VALUE]")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    app->add_flag("-a,--all", list.all, "Also closed ones that the broker remembers");
+    app->add_flag("-q,--quiet", list.quiet, "Whole handles alone, one a line");
+    app->add_flag("-j,--json", list.json, "One JSON object a line");
+  };
+  CLI::App* connections =
+      AddWord("ls", "List your connections", "sockbroker ls [OPTIONS]", kListExamples);
+  add_common(connections);
+  connections->add_option("-s,--server", list.server, "Only what this server accepted")
+      ->type_name("HANDLE");
+  add_common(
+      AddWord("servers", "List your servers", "sockbroker servers [OPTIONS]", kServersExamples));
+}
+
+void CommandLine::AddInfo() {
+  CLI::App* app = AddWord("info", "Tell everything about one connection or server",
+                          "sockbroker info [OPTIONS] HANDLE", kInfoExamples);
+  app->add_option("handle", info_handle)->type_name("HANDLE")->required();
+  app->add_flag("-j,--json", info_json, "One JSON object");
+}
+
+void CommandLine::AddClose() {
+  CLI::App* app = AddWord("close", "Close connections and servers",
+                          "sockbroker close [OPTIONS] HANDLE...", kCloseExamples);
+  app->add_option("handle", close.handles)->type_name("HANDLE")->required();
+  app->add_flag("-a,--abort", close.abort,
+                "Reset instead of flushing (with --clients, what the server accepted)");
+  app->add_flag("-c,--clients", close.clients, "With a server, also what it accepted");
+}
+
+void CommandLine::AddWatch() {
+  CLI::App* app = AddWord("watch", "Tell what happens to your connections, as it happens",
+                          "sockbroker watch [OPTIONS]", kWatchExamples);
+  app->add_option("-l,--label", watch.labels,
+                  "Only those with this label; KEY alone: with any value")
+      ->type_name("KEY[=VALUE]")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_option("-s,--server", watch.server, "Only what this server accepted")
+      ->type_name("HANDLE");
+  app->add_flag("-j,--json", watch.json, "One JSON object a line");
+}
+
+void CommandLine::AddCompletion() {
+  CLI::App* app = AddWord("completion", "Print a script that completes commands in a shell",
+                          "sockbroker completion bash|zsh|fish", kCompletionExamples);
+  app->add_option("shell", completion_shell)
+      ->type_name("SHELL")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+}
+
+void CommandLine::AddHelp() {
+  CLI::App* app = AddWord("help", "Explain a command", "sockbroker help [COMMAND]",
+                          "Example:\n  sockbroker help connect");
+  app->add_option("command", help_word_)->type_name("COMMAND");
+}
+
+CommandLine::Outcome CommandLine::Misuse(const std::string& text) const {
+  Outcome outcome;
+  outcome.exit_status = kExitUsage;
+  outcome.error = text;
+  return outcome;
+}
+
+CommandLine::Outcome CommandLine::Parse(const std::vector<std::string>& arguments) {
+  Outcome outcome;
+  if (arguments.empty()) {
+    outcome = Misuse("a command is missing; `sockbroker --help` lists them");
+    return outcome;
+  }
+  try {
+    // CLI11 takes them from the back.
+    app_->parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    const std::vector<CLI::App*> words = app_->get_subcommands();
+    outcome.out = (words.empty() ? app_.get() : words.front())->help();
+    return outcome;
+  } catch (const CLI::CallForVersion& version) {
+    outcome.out = absl::StrCat(version.what(), "\n");
+    return outcome;
+  } catch (const CLI::ParseError& error) {
+    return Misuse(Explain(arguments, error.what()));
+  }
+  word = app_->get_subcommands().front()->get_name();
+  if (word == "help") {
+    const CLI::App* topic = help_word_.empty() ? app_.get() : FindWord(*app_, help_word_);
+    if (topic == nullptr) return Misuse(Explain({help_word_}, "no such command"));
+    outcome.out = topic->help();
+    return outcome;
+  }
+  outcome.run = true;
+  return outcome;
+}
+
+std::string CommandLine::Explain(const std::vector<std::string>& arguments,
+                                 const std::string& parser_text) const {
+  // The first word that is no option, nor the value of -b.
+  const CLI::App* known = nullptr;
+  std::string first;
+  for (std::size_t i = 0; i < arguments.size() && first.empty(); ++i) {
+    if (arguments[i] == "-b" || arguments[i] == "--broker") {
+      ++i;
+    } else if (!absl::StartsWith(arguments[i], "-")) {
+      first = arguments[i];
+      known = FindWord(*app_, first);
+    }
+  }
+  const auto meant = [](const std::string& word, const std::vector<std::string>& candidates) {
+    const std::string near = Suggest(word, candidates);
+    return near.empty() ? "" : absl::StrCat("; did you mean '", near, "'?");
+  };
+  if (first.empty()) return "a command is missing; `sockbroker --help` lists them";
+  if (known == nullptr) {
+    std::vector<std::string> words;
+    for (const CLI::App* app : app_->get_subcommands([](const CLI::App*) { return true; })) {
+      words.push_back(app->get_name());
+    }
+    const std::string hint = meant(first, words);
+    return absl::StrCat("unknown command '", first, "'",
+                        hint.empty() ? "; `sockbroker --help` lists them" : hint);
+  }
+  std::vector<std::string> options = LongNames(*known);
+  for (const std::string& name : LongNames(*app_)) options.push_back(name);
+  for (const std::string& argument : arguments) {
+    if (argument == "--") break;
+    const std::string name = argument.substr(0, argument.find('='));
+    if (!absl::StartsWith(name, "--") || std::count(options.begin(), options.end(), name) > 0)
+      continue;
+    const std::string hint = meant(name, options);
+    return absl::StrCat(
+        "unknown option '", name, "'",
+        hint.empty() ? absl::StrCat("; see `sockbroker ", first, " --help`") : hint);
+  }
+  return absl::StrCat(parser_text, "; see `sockbroker ", first, " --help`");
+}
+
+}  // namespace sockbroker::client

@@ -1,0 +1,78 @@
+// CommandLine: what `sockbroker` understands: its words, their options, their help.
+//
+//   CommandLine line;
+//   CommandLine::Outcome outcome = line.Parse({"connect", "-v", "127.0.0.1", "80"});
+//   if (outcome.run) ... line.word == "connect", line.connect.verbose
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/close_command.h"
+#include "client/connect_command.h"
+#include "client/list_commands.h"
+#include "client/listen_command.h"
+#include "client/watch_command.h"
+
+namespace CLI {
+class App;
+}
+
+namespace sockbroker::client {
+
+class CommandLine {
+ public:
+  struct Outcome {
+    // Whether there is something to do; else these are the last words.
+    bool run = false;
+    int exit_status = 0;
+    std::string out;
+    // Without "sockbroker: ".
+    std::string error;
+  };
+
+  CommandLine();
+  ~CommandLine();
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+
+  // Once; without the program's name.
+  Outcome Parse(const std::vector<std::string>& arguments);
+
+  // What was asked for: the word, and the options of that word.
+  std::string word;
+  std::string broker;
+  ConnectOptions connect;
+  ListenOptions listen;
+  ListOptions list;
+  CloseOptions close;
+  WatchOptions watch;
+  std::string info_handle;
+  bool info_json = false;
+  std::string completion_shell;
+
+  // For completion and tests: everything there is.
+  const CLI::App& app() const { return *app_; }
+
+ private:
+  void AddConnect();
+  void AddListen();
+  void AddLists();
+  void AddInfo();
+  void AddClose();
+  void AddWatch();
+  void AddCompletion();
+  void AddHelp();
+  CLI::App* AddWord(const std::string& name, const std::string& description,
+                    const std::string& usage, const std::string& examples);
+  Outcome Misuse(const std::string& text) const;
+  // Why the parser would not have it, with what was probably meant.
+  std::string Explain(const std::vector<std::string>& arguments,
+                      const std::string& parser_text) const;
+
+  std::unique_ptr<CLI::App> app_;
+  std::string help_word_;
+};
+
+}  // namespace sockbroker::client

@@ -1,0 +1,80 @@
+// The program `sockbroker`: reads the command line and hands over to the command.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "client/broker_address.h"
+#include "client/broker_link.h"
+#include "client/close_command.h"
+#include "client/command_line.h"
+#include "client/completion.h"
+#include "client/connect_command.h"
+#include "client/console.h"
+#include "client/exit_status.h"
+#include "client/info_command.h"
+#include "client/interrupt.h"
+#include "client/list_commands.h"
+#include "client/listen_command.h"
+#include "client/watch_command.h"
+
+namespace sockbroker::client {
+namespace {
+
+// A standard descriptor that is closed would be given to the next socket, and spoken to by mistake.
+void OpenStandardDescriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(fd, F_GETFD) < 0) (void)open("/dev/null", O_RDWR);
+  }
+}
+
+int Run(CommandLine& line) {
+  if (line.word == "completion") {
+    std::string script = CompletionScript(line.app(), line.completion_shell);
+    script.pop_back();
+    return PrintLine(script) ? kExitOk : kExitBrokenPipe;
+  }
+  const absl::StatusOr<BrokerAddress> address = BrokerAddress::Choose(line.broker);
+  if (!address.ok()) return FailWith(address.status());
+  if (line.word == "connect" || line.word == "listen" || line.word == "watch") {
+    Interrupt interrupt;
+    interrupt.CatchSignals();
+    if (line.word == "connect") return RunConnect(*address, line.connect, &interrupt);
+    if (line.word == "listen") return RunListen(*address, line.listen, &interrupt);
+    absl::StatusOr<std::unique_ptr<BrokerLink>> link = BrokerLink::Connect(*address);
+    return link.ok() ? RunWatch(**link, line.watch, &interrupt) : FailWith(link.status());
+  }
+  absl::StatusOr<std::unique_ptr<BrokerLink>> link = BrokerLink::Connect(*address);
+  if (!link.ok()) return FailWith(link.status());
+  if (line.word == "ls") return RunListConnections(**link, line.list);
+  if (line.word == "servers") return RunListServers(**link, line.list);
+  if (line.word == "info") return RunInfo(**link, line.info_handle, line.info_json);
+  return RunClose(**link, line.close);
+}
+
+int Main(int argc, char** argv) {
+  OpenStandardDescriptors();
+  // Whoever stops reading is noticed where it is written to.
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  // What gRPC thinks of a broker that is not there is said by us.
+  (void)setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
+  CommandLine line;
+  const CommandLine::Outcome outcome = line.Parse(std::vector<std::string>(argv + 1, argv + argc));
+  if (outcome.run) return Run(line);
+  if (!outcome.error.empty()) PrintError(outcome.error);
+  if (!outcome.out.empty()) {
+    std::string out = outcome.out;
+    if (out.back() == '\n') out.pop_back();
+    if (!PrintLine(out)) return kExitBrokenPipe;
+  }
+  return outcome.exit_status;
+}
+
+}  // namespace
+}  // namespace sockbroker::client
+
+int main(int argc, char** argv) { return sockbroker::client::Main(argc, argv); }
