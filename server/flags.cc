@@ -128,8 +128,8 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   AddDuration(&app, "--lease", absl::Seconds(1), absl::Hours(24), &flags.lease);
   app.add_option("--loops", flags.loops)->check(CLI::Range(1, 1024));
   app.add_option("--broker-id", flags.broker_id);
-  app.add_option("--max-connections", flags.max_connections);
-  app.add_option("--max-servers", flags.max_servers);
+  app.add_option("--max-connections", flags.max_connections)->check(CLI::NonNegativeNumber);
+  app.add_option("--max-servers", flags.max_servers)->check(CLI::NonNegativeNumber);
   const std::map<std::string, spdlog::level::level_enum> levels = {
       {"trace", spdlog::level::trace}, {"debug", spdlog::level::debug},
       {"info", spdlog::level::info},   {"warn", spdlog::level::warn},
