@@ -25,6 +25,7 @@
 
 namespace sockbroker::server {
 
+class AuditLog;
 class DescriptorBudget;
 class InheritedDescriptors;
 
@@ -63,6 +64,8 @@ struct BrokerOptions {
   // inherited.
   DescriptorBudget* descriptors = nullptr;
   InheritedDescriptors* inherited = nullptr;
+  // Gets a line per open, refusal and close. Must outlive the broker; null: nobody is told.
+  const AuditLog* audit = nullptr;
   BrokerLimits limits;
 };
 

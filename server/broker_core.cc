@@ -1,0 +1,60 @@
+#include "server/broker_core.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/connection_record.h"
+#include "server/server_record.h"
+
+namespace sockbroker::server {
+namespace {
+
+// Labels can make a single tombstone or event some kilobytes large.
+constexpr std::size_t kTombstoneBytes = 64 << 20;
+constexpr std::size_t kEventBytes = 32 << 20;
+
+}  // namespace
+
+BrokerCore::BrokerCore(BrokerOptions o)
+    : options(std::move(o)),
+      clock(options.clock != nullptr ? options.clock : streams::MonotonicClock()),
+      identity(BrokerIdentity::Draw(options.broker_id_seed)),
+      creations(clock, options.limits.tombstone_lifetime, options.limits.remembered_requests),
+      connections(identity, clock,
+                  {options.limits.tombstone_lifetime, options.limits.tombstones, kTombstoneBytes},
+                  [this](const std::string& key) { creations.Forget(key); }),
+      servers(identity, clock,
+              {options.limits.tombstone_lifetime, options.limits.tombstones, kTombstoneBytes},
+              [this](const std::string& key) { creations.Forget(key); }),
+      events(identity.incarnation, options.limits.events, kEventBytes) {
+  const int count = options.loops > 0
+                        ? options.loops
+                        : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  for (int i = 0; i < count; i++) {
+    threads.push_back(std::make_unique<streams::LoopThread>(absl::StrCat("loop-", i), clock));
+    loops.push_back(threads.back()->loop());
+  }
+}
+
+RpcStatus BrokerCore::AcquireDescriptors(std::size_t count,
+                                         std::vector<DescriptorBudget::Hold>* holds) {
+  if (options.descriptors == nullptr) {
+    holds->resize(holds->size() + count);
+    return RpcStatus();
+  }
+  const std::size_t before = holds->size();
+  for (std::size_t i = 0; i < count; i++) {
+    std::optional<DescriptorBudget::Hold> hold = options.descriptors->Acquire();
+    if (!hold.has_value()) {
+      holds->resize(before);
+      return Exhausted(v1::DESCRIPTOR_RESERVE, "descriptors", options.descriptors->capacity(),
+                       absl::Seconds(1), "no descriptor to spare above the broker's reserve");
+    }
+    holds->push_back(*std::move(hold));
+  }
+  return RpcStatus();
+}
+
+}  // namespace sockbroker::server

@@ -1,0 +1,324 @@
+#include "server/server_record.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/audit_log.h"
+#include "server/endpoint_codec.h"
+#include "server/proxy_protocol.h"
+#include "streams/error.h"
+#include "streams/wait_for.h"
+#include "streams/with_cancel.h"
+
+namespace sockbroker::server {
+namespace {
+
+using streams::Task;
+
+// PROXY headers that are read at once, per server. Whoever connects and says nothing takes one
+// until its time-out.
+constexpr std::size_t kMaxParsing = 64;
+// A header that takes longer no longer counts as a connection on its way: the next is taken from
+// the backlog.
+constexpr absl::Duration kStalled = absl::Milliseconds(50);
+
+}  // namespace
+
+std::shared_ptr<ServerRecord> ServerRecord::Create(BrokerCore* core, Birth birth) {
+  std::string request_key = std::move(birth.request_key);
+  std::shared_ptr<ServerRecord> record(
+      new ServerRecord(core, std::move(birth), streams::GetRunningLoop()));
+  HandleAttributes attributes;
+  attributes.principal = record->principal_->name;
+  attributes.labels = record->settings_.labels();
+  attributes.name = record->settings_.name;
+  attributes.request_key = std::move(request_key);
+  core->servers.Insert(record->handle_, std::move(attributes), record);
+  record->loop_->Spawn(Watch(record));
+  record->Audit(/*open=*/true);
+  return record;
+}
+
+ServerRecord::ServerRecord(BrokerCore* core, Birth birth, streams::EventLoop* loop)
+    : core_(core),
+      loop_(loop),
+      handle_(Handle::Random(core->identity)),
+      principal_(std::move(birth.principal)),
+      rpc_(std::move(birth.rpc)),
+      settings_(std::move(birth.settings)),
+      started_at_wall_(absl::Now()),
+      started_at_(loop->Now()),
+      server_(std::move(birth.server)),
+      descriptors_(std::move(birth.descriptors)),
+      lease_(loop, settings_.lease, [this] { Close("the lease has expired"); }) {}
+
+// --- Accept
+// -----------------------------------------------------------------------------------------------------------
+
+Task<RpcStatus> ServerRecord::Accept(AcceptedSocket* accepted) {
+  if (closed_) co_return WrongState(v1::SERVER_CLOSED, "the server is closed");
+  if (!server_.is_serving()) {
+    co_return WrongState(v1::NOT_SERVING, "the server is not serving: StartServing comes first");
+  }
+  const std::shared_ptr<ServerRecord> self = shared_from_this();
+  Waiter waiter;
+  waiters_.push_back(&waiter);
+  Deliver();
+  UpdatePump();
+  while (!waiter.served) {
+    const absl::Status status = co_await waiter.woken.Wait();
+    if (status.ok() || waiter.served) continue;
+    waiters_.erase(std::find(waiters_.begin(), waiters_.end(), &waiter));
+    UpdatePump();
+    co_return CallerGone();
+  }
+  if (!waiter.status.ok()) co_return waiter.status;
+  *accepted = std::move(waiter.socket);
+  co_return RpcStatus();
+}
+
+// Whether one more connection should leave the kernel's backlog.
+bool ServerRecord::WantsMore() const {
+  return !closed_ && parsing_ < kMaxParsing &&
+         waiters_.size() > ready_.size() + (parsing_ - stalled_);
+}
+
+void ServerRecord::UpdatePump() {
+  if (!WantsMore()) {
+    if (pump_cancel_ != nullptr) pump_cancel_->Cancel();
+  } else if (!pumping_) {
+    pumping_ = true;
+    pump_cancel_ = std::make_unique<streams::CancelSource>();
+    loop_->Spawn(Pump(shared_from_this()), pump_cancel_->token().state());
+  }
+}
+
+Task<void> ServerRecord::Pump(std::shared_ptr<ServerRecord> self) {
+  while (self->WantsMore()) {
+    // Before anything leaves the backlog: what we can't keep stays there.
+    std::vector<DescriptorBudget::Hold> descriptor;
+    if (RpcStatus status = self->core_->AcquireDescriptors(1, &descriptor); !status.ok()) {
+      self->FailAccepts(status);
+      break;
+    }
+    absl::StatusOr<streams::Connection> connection = co_await self->server_.Accept();
+    if (!connection.ok()) {
+      if (!absl::IsCancelled(connection.status()) && !self->closed_) {
+        self->FailAccepts(FromEngine(connection.status(), EngineCall::kStream));
+      }
+      break;
+    }
+    AcceptedSocket socket{.connection = *std::move(connection),
+                          .descriptor = std::move(descriptor.front())};
+    if (self->closed_) {
+      socket.connection.writer.Abort();
+    } else if (self->settings_.proxy_header_timeout.has_value()) {
+      self->parsing_++;
+      self->loop_->Spawn(ReadProxyHeader(self, std::move(socket)),
+                         self->parse_cancel_.token().state());
+    } else {
+      self->ready_.push_back(std::move(socket));
+      self->Deliver();
+    }
+  }
+  self->pumping_ = false;
+  self->pump_cancel_ = nullptr;
+  // Somebody may have begun to wait after this was told to stop.
+  if (self->WantsMore() && !self->waiters_.empty()) self->UpdatePump();
+}
+
+void ServerRecord::Deliver() {
+  while (!ready_.empty() && !waiters_.empty()) {
+    Waiter* waiter = waiters_.front();
+    waiters_.pop_front();
+    waiter->socket = std::move(ready_.front());
+    ready_.pop_front();
+    waiter->served = true;
+    waiter->woken.WakeAll();
+  }
+}
+
+void ServerRecord::TakeBack(AcceptedSocket socket) {
+  if (closed_) {
+    socket.connection.writer.Abort();
+    return;
+  }
+  ready_.push_front(std::move(socket));
+  Deliver();
+  UpdatePump();
+}
+
+void ServerRecord::FailAccepts(const RpcStatus& status) {
+  for (Waiter* waiter : std::exchange(waiters_, {})) {
+    waiter->status = status;
+    waiter->served = true;
+    waiter->woken.WakeAll();
+  }
+  UpdatePump();
+}
+
+// --- PROXY headers
+// ----------------------------------------------------------------------------------------------------
+
+Task<void> ServerRecord::ReadProxyHeader(std::shared_ptr<ServerRecord> self,
+                                         AcceptedSocket socket) {
+  bool stalled = false;
+  streams::Timer timer(self->loop_, [&] {
+    stalled = true;
+    self->stalled_++;
+    self->UpdatePump();
+  });
+  timer.SetAfter(kStalled);
+  AcceptedSocket* const in_frame = &socket;
+  const absl::StatusOr<RpcStatus> parsed =
+      co_await streams::WaitFor(ParseProxyHeader(in_frame), *self->settings_.proxy_header_timeout);
+  timer.Cancel();
+  if (stalled) self->stalled_--;
+  self->parsing_--;
+  if (parsed.ok() && parsed->ok() && !self->closed_) {
+    self->ready_.push_back(std::move(socket));
+    self->Deliver();
+  } else {
+    // Nobody asked for this one: there is nobody to tell.
+    socket.connection.writer.Abort();
+  }
+  self->UpdatePump();
+}
+
+Task<RpcStatus> ServerRecord::ParseProxyHeader(AcceptedSocket* socket) {
+  const auto bad = [](absl::string_view message) {
+    return WrongState(v1::BAD_PROXY_HEADER, message);
+  };
+  ProxyHeaderParser parser;
+  absl::Cord received;
+  while (true) {
+    absl::StatusOr<absl::Cord> data = co_await socket->connection.reader.Read(65536);
+    if (!data.ok()) co_return bad(data.status().message());
+    if (data->empty()) co_return bad("the connection ended within its PROXY header");
+    received.Append(*std::move(data));
+    switch (parser.Feed(received.Flatten())) {
+      case ProxyHeaderParser::Result::kNeedMore:
+        continue;
+      case ProxyHeaderParser::Result::kBad:
+        co_return bad(parser.error().message());
+      case ProxyHeaderParser::Result::kDone:
+        received.RemovePrefix(parser.header_size());
+        socket->connection.reader.Unread(std::move(received));
+        socket->skip = parser.header_size();
+        socket->proxy_header = parser.header();
+        co_return RpcStatus();
+    }
+  }
+}
+
+// --- life
+// -------------------------------------------------------------------------------------------------------------
+
+Task<RpcStatus> ServerRecord::StartServing() {
+  if (closed_) co_return WrongState(v1::SERVER_CLOSED, "the server is closed");
+  co_return FromEngine(co_await server_.StartServing(), EngineCall::kBind);
+}
+
+void ServerRecord::Close(absl::string_view why) {
+  if (closed_) return;
+  const std::shared_ptr<ServerRecord> self = shared_from_this();
+  closed_ = true;
+  close_message_ = std::string(why);
+  closed_at_wall_ = absl::Now();
+  lease_.Stop();
+  server_.Close();
+  descriptors_.clear();
+  FailAccepts(WrongState(v1::SERVER_CLOSED, "the server was closed"));
+  parse_cancel_.Cancel();
+  for (AcceptedSocket& socket : ready_) socket.connection.writer.Abort();
+  ready_.clear();
+  Audit(/*open=*/false);
+}
+
+std::vector<std::shared_ptr<ConnectionRecord>> ServerRecord::Records() const {
+  std::vector<std::shared_ptr<ConnectionRecord>> records;
+  for (ConnectionRecord* record : records_) records.push_back(record->shared_from_this());
+  return records;
+}
+
+uint64_t ServerRecord::CloseClients() {
+  // The records first, so that they know why.
+  for (const auto& record : Records()) record->Close(v1::CLOSED_BY_SERVER);
+  ready_.clear();
+  return server_.CloseClients();
+}
+
+uint64_t ServerRecord::AbortClients() {
+  for (const auto& record : Records()) record->Abort(v1::CLOSED_BY_SERVER);
+  const uint64_t count = server_.AbortClients();
+  ready_.clear();
+  return count;
+}
+
+Task<void> ServerRecord::Watch(std::shared_ptr<ServerRecord> self) {
+  const absl::Status status = co_await self->server_.WaitClosed();
+  if (!status.ok()) co_return;  // the loop is being destroyed
+  auto tombstone = std::make_shared<ServerTombstone>();
+  tombstone->last = self->Snapshot();
+  self->tombstone_ = std::move(tombstone);
+  self->gone_.WakeAll();
+  self->core_->servers.Bury(self->handle_, self->tombstone_,
+                            sizeof(ServerTombstone) + self->tombstone_->last.SpaceUsedLong());
+}
+
+Task<absl::Status> ServerRecord::WaitClosed() {
+  while (tombstone_ == nullptr) {
+    if (absl::Status status = co_await gone_.Wait(); !status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+// --- what is told
+// -----------------------------------------------------------------------------------------------------
+
+v1::Server ServerRecord::Snapshot() const {
+  v1::Server server;
+  server.set_handle(std::string(handle_.bytes()));
+  server.set_name(settings_.name);
+  for (const streams::SocketAddress& address : server_.sockets()) {
+    *server.add_sockets() = ToProto(address);
+  }
+  server.set_is_serving(server_.is_serving());
+  server.set_closed(closed_);
+  server.set_active_connections(server_.active_connections());
+  server.set_accepted_total(server_.accepted_total());
+  server.set_waiting_accepts(static_cast<uint32_t>(waiters_.size()));
+  std::size_t unclaimed = ready_.size();
+  for (const ConnectionRecord* record : records_) unclaimed += record->unclaimed() ? 1 : 0;
+  server.set_unclaimed(static_cast<uint32_t>(unclaimed));
+  *server.mutable_started_at() = ToProto(started_at_wall_);
+  *server.mutable_last_used_at() =
+      ToProto(std::max(started_at_wall_, core_->Wall(lease_.last_used())));
+  if (closed_) *server.mutable_closed_at() = ToProto(closed_at_wall_);
+  server.set_close_message(close_message_);
+  *server.mutable_options() = settings_.shown;
+  return server;
+}
+
+void ServerRecord::Audit(bool open) const {
+  const AuditLog* log = core_->options.audit;
+  if (log == nullptr) return;
+  std::string local;
+  for (const streams::SocketAddress& address : server_.sockets()) {
+    if (!local.empty()) local += ' ';
+    local += address.ToString();
+  }
+  AuditEvent event{.kind = open ? AuditEvent::Kind::kOpen : AuditEvent::Kind::kClose,
+                   .object = "server",
+                   .rpc = rpc_,
+                   .principal = principal_->name,
+                   .handle = handle_.bytes(),
+                   .requested = settings_.name,
+                   .local = local,
+                   .message = close_message_,
+                   .traceparent = settings_.shown.traceparent()};
+  if (!open) event.lifetime = loop_->Now() - started_at_;
+  log->Record(event);
+}
+
+}  // namespace sockbroker::server
