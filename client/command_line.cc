@@ -201,8 +201,8 @@ void CommandLine::AddConnect() {
   app->add_flag("-n,--numeric", connect.numeric, "Look no name up: HOST and PORT are numbers");
   app->add_option("-l,--label", connect.labels, "A label for `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
-      ->take_all()
-      ->expected(1)
+
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", connect.json,
                 "Say how it goes in JSON: on stderr; with -z on stdout, a line per port");
@@ -243,7 +243,7 @@ void CommandLine::AddListen() {
   app->add_option("-l,--label", listen.labels,
                   "A label for `servers` and `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", listen.json, "Say on stderr how it goes, in JSON");
 }
@@ -253,7 +253,7 @@ void CommandLine::AddLists() {
     app->add_option("-l,--label", list.labels,
                     "Only those with this label; KEY alone: with any value")
         ->type_name("KEY[=VALUE]")
-        ->expected(1)
+        ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     app->add_flag("-a,--all", list.all, "Also closed ones that the broker remembers");
     app->add_flag("-q,--quiet", list.quiet, "Whole handles alone, one a line");
@@ -290,7 +290,7 @@ void CommandLine::AddWatch() {
   app->add_option("-l,--label", watch.labels,
                   "Only those with this label; KEY alone: with any value")
       ->type_name("KEY[=VALUE]")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_option("-s,--server", watch.server, "Only what this server accepted")
       ->type_name("HANDLE");

@@ -55,7 +55,8 @@ std::vector<WordModel> WordsOf(const CLI::App& app) {
     word.options = OptionsOf(*sub);
     for (const CLI::Option* option :
          sub->get_options([](const CLI::Option* o) { return o->get_positional(); })) {
-      word.positional = option->get_type_name();
+      // A check adds its own behind a colon.
+      word.positional = option->get_type_name().substr(0, option->get_type_name().find(':'));
     }
     words.push_back(std::move(word));
   }

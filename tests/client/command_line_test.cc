@@ -1,0 +1,118 @@
+#include "client/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "client/exit_status.h"
+
+namespace sockbroker::client {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+TEST(CommandLine, ConnectTakesNcsFlagsInOneWord) {
+  CommandLine line;
+  const auto outcome = line.Parse({"connect", "-NvnC4", "-w", "2.5", "-q-1", "-s", "127.0.0.2",
+                                   "-p", "4000", "127.0.0.1", "80"});
+  ASSERT_TRUE(outcome.run) << outcome.error;
+  EXPECT_EQ(line.word, "connect");
+  EXPECT_THAT(line.connect.target, ElementsAre("127.0.0.1", "80"));
+  EXPECT_TRUE(line.connect.verbose && line.connect.numeric && line.connect.crlf &&
+              line.connect.ipv4);
+  EXPECT_TRUE(line.connect.half_close);
+  EXPECT_EQ(line.connect.timeout, 2.5);
+  EXPECT_EQ(line.connect.quit_after_input, -1);
+  EXPECT_EQ(line.connect.source_address, "127.0.0.2");
+  EXPECT_EQ(line.connect.source_port, "4000");
+}
+
+TEST(CommandLine, ASeparateNegativeNumberIsAValueToo) {
+  CommandLine line;
+  ASSERT_TRUE(line.Parse({"connect", "-q", "-1", "h", "1"}).run);
+  EXPECT_EQ(line.connect.quit_after_input, -1);
+}
+
+TEST(CommandLine, HalfCloseIsTheDefaultAndCanBeTurnedOff) {
+  CommandLine with;
+  ASSERT_TRUE(with.Parse({"connect", "h", "1"}).run);
+  EXPECT_TRUE(with.connect.half_close);
+  CommandLine without;
+  ASSERT_TRUE(without.Parse({"connect", "--no-half-close", "h", "1"}).run);
+  EXPECT_FALSE(without.connect.half_close);
+}
+
+TEST(CommandLine, PortsAndLabelsMayBeSeveral) {
+  CommandLine line;
+  ASSERT_TRUE(
+      line.Parse({"connect", "-z", "-l", "a=1", "--label", "b", "host", "20-30", "80"}).run);
+  EXPECT_THAT(line.connect.target, ElementsAre("host", "20-30", "80"));
+  EXPECT_THAT(line.connect.labels, ElementsAre("a=1", "b"));
+}
+
+TEST(CommandLine, TheBrokerMayStandOnEitherSideOfTheWord) {
+  CommandLine before;
+  ASSERT_TRUE(before.Parse({"-b", "/x", "ls", "--json"}).run);
+  EXPECT_EQ(before.broker, "/x");
+  CommandLine after;
+  ASSERT_TRUE(after.Parse({"ls", "--all", "--broker=/x"}).run);
+  EXPECT_EQ(after.broker, "/x");
+  EXPECT_TRUE(after.list.all);
+}
+
+TEST(CommandLine, ListenTakesACommandAndABound) {
+  CommandLine line;
+  ASSERT_TRUE(line.Parse({"listen", "-k", "--exec", "cat -n", "--max-conns", "3", "0"}).run);
+  EXPECT_EQ(line.listen.exec, "cat -n");
+  EXPECT_EQ(line.listen.max_connections, 3);
+  EXPECT_TRUE(line.listen.keep);
+}
+
+TEST(CommandLine, AMistypedCommandIsAnsweredWithTheRightOne) {
+  CommandLine line;
+  const auto outcome = line.Parse({"-b", "/x", "conect", "host", "1"});
+  EXPECT_FALSE(outcome.run);
+  EXPECT_EQ(outcome.exit_status, kExitUsage);
+  EXPECT_EQ(outcome.error, "unknown command 'conect'; did you mean 'connect'?");
+}
+
+TEST(CommandLine, AMistypedOptionIsAnsweredWithTheRightOne) {
+  CommandLine line;
+  EXPECT_EQ(line.Parse({"ls", "--lable=x"}).error,
+            "unknown option '--lable'; did you mean '--label'?");
+}
+
+TEST(CommandLine, WhatIsMissingIsSaid) {
+  CommandLine nothing;
+  EXPECT_EQ(nothing.Parse({}).exit_status, kExitUsage);
+  CommandLine handle;
+  const auto outcome = handle.Parse({"info"});
+  EXPECT_EQ(outcome.exit_status, kExitUsage);
+  EXPECT_THAT(outcome.error, HasSubstr("sockbroker info --help"));
+  CommandLine number;
+  EXPECT_EQ(number.Parse({"connect", "-w", "soon", "h", "1"}).exit_status, kExitUsage);
+}
+
+TEST(CommandLine, EveryCommandExplainsItselfWithAnExample) {
+  for (const char* word :
+       {"connect", "listen", "ls", "servers", "info", "close", "watch", "completion"}) {
+    CommandLine flag;
+    const auto by_flag = flag.Parse({word, "--help"});
+    EXPECT_EQ(by_flag.exit_status, kExitOk);
+    EXPECT_THAT(by_flag.out, StartsWith("Usage: sockbroker " + std::string(word)));
+    EXPECT_THAT(by_flag.out, HasSubstr("  sockbroker " + std::string(word))) << "an example";
+    CommandLine by_word;
+    EXPECT_EQ(by_word.Parse({"help", word}).out, by_flag.out);
+  }
+  CommandLine whole;
+  EXPECT_THAT(whole.Parse({"--help"}).out, HasSubstr("Exit status:"));
+}
+
+TEST(CommandLine, TheVersionIsTold) {
+  CommandLine line;
+  EXPECT_THAT(line.Parse({"--version"}).out, StartsWith("sockbroker "));
+}
+
+}  // namespace
+}  // namespace sockbroker::client
