@@ -1,5 +1,6 @@
 #include "server/control_plane.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -36,6 +37,9 @@ void InstallBuiltInServices() {
   std::call_once(once, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // Never undone: with the last user gRPC ends its threads, and one that still polls on behalf of
+    // a write that was blocked is waited for up to 10 s (1.51), longer than a drain may take.
+    grpc_init();
   });
 }
 

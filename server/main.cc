@@ -1,0 +1,200 @@
+// sockbrokerd: the process around the Broker: flags, signals, listeners, and an orderly end.
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "server/audit_log.h"
+#include "server/broker.h"
+#include "server/control_plane.h"
+#include "server/descriptor_budget.h"
+#include "server/flags.h"
+#include "server/inherited_descriptors.h"
+#include "server/listen_address.h"
+#include "server/listening_socket.h"
+#include "server/logging.h"
+#include "server/termination_signals.h"
+
+namespace sockbroker::server {
+namespace {
+
+// What the main thread and the one for signals share.
+class Termination {
+ public:
+  // The first signal begins the drain; another one, or a drain that got stuck, ends the process at
+  // once.
+  void OnSignal(int signal, int count) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    if (count > 1) LeaveAtOnce(128 + signal);
+    requested_ = true;
+  }
+
+  // While it is set, its sockets' files are removed by whoever leaves at once.
+  void set_control_plane(const ControlPlane* plane) ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    plane_ = plane;
+  }
+
+  void WaitForFirst() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(&requested_));
+  }
+
+  void GiveUp() ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    LeaveAtOnce(kExitFailure);
+  }
+
+ private:
+  [[noreturn]] void LeaveAtOnce(int status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (plane_ != nullptr) plane_->RemoveFiles();
+    // Not exit(): other threads still use what destructors would take from them.
+    _exit(status);
+  }
+
+  absl::Mutex mutex_;
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;
+  const ControlPlane* plane_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+// Ends the process with kExitFailure if it is not destroyed within `timeout`.
+class Watchdog {
+ public:
+  Watchdog(absl::Duration timeout, Termination* termination)
+      : thread_([this, timeout, termination] {
+          if (done_.WaitForNotificationWithTimeout(timeout)) return;
+          spdlog::error("the end took longer than --drain-timeout; leaving at once");
+          termination->GiveUp();
+        }) {}
+  ~Watchdog() {
+    done_.Notify();
+    thread_.join();
+  }
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+ private:
+  absl::Notification done_;
+  std::thread thread_;
+};
+
+int Fail(const absl::Status& status) {
+  std::cerr << "sockbrokerd: " << status.message() << std::endl;
+  return kExitFailure;
+}
+
+absl::StatusOr<std::vector<ListeningSocket>> OpenListeners(const Flags& flags,
+                                                           InheritedDescriptors* inherited) {
+  const ListenPolicy policy = {.insecure_loopback = flags.insecure_loopback};
+  std::vector<ListenAddress> addresses;
+  // All are parsed before one is opened: a mistake in the last must not disturb what is there.
+  for (const std::string& text : flags.listen) {
+    absl::StatusOr<ListenAddress> address = ParseListenAddress(text, policy);
+    if (!address.ok()) return address.status();
+    addresses.push_back(*std::move(address));
+  }
+  std::vector<ListeningSocket> all;
+  for (const ListenAddress& address : addresses) {
+    absl::StatusOr<std::vector<ListeningSocket>> sockets =
+        ListeningSocket::Open(address, policy, inherited);
+    if (!sockets.ok()) return sockets.status();
+    for (ListeningSocket& socket : *sockets) all.push_back(std::move(socket));
+  }
+  return all;
+}
+
+int Run(const Flags& flags) {
+  // Before any thread: it changes the environment.
+  absl::StatusOr<std::unique_ptr<InheritedDescriptors>> inherited =
+      InheritedDescriptors::FromEnvironment();
+  if (!inherited.ok()) return Fail(inherited.status());
+
+  // Before any other thread: they inherit the blocked signals.
+  Termination termination;
+  const TerminationSignals signals(
+      [&](int signal, int count) { termination.OnSignal(signal, count); });
+
+  absl::StatusOr<uint64_t> descriptor_limit = RaiseDescriptorLimit();
+  if (!descriptor_limit.ok()) return Fail(descriptor_limit.status());
+  DescriptorBudget descriptors(*descriptor_limit);
+  if (descriptors.capacity() == 0) {
+    return Fail(absl::FailedPreconditionError(
+        absl::StrCat("the limit of open files (ulimit -Hn) is ", *descriptor_limit, ", and ",
+                     descriptors.reserve(), " stay reserved: nothing could be opened")));
+  }
+  absl::StatusOr<std::vector<ListeningSocket>> listeners = OpenListeners(flags, inherited->get());
+  if (!listeners.ok()) return Fail(listeners.status());
+
+  const Logging logging({.level = flags.log_level, .format = flags.log_format});
+  const AuditLog audit(logging.audit_sink());
+  std::optional<Watchdog> watchdog;  // until everything below is gone
+
+  BrokerOptions options;
+  options.loops = flags.loops;
+  options.broker_id_seed = flags.broker_id;
+  options.descriptors = &descriptors;
+  options.inherited = inherited->get();
+  options.audit = &audit;
+  options.limits.default_lease = flags.lease;
+  options.limits.connections = flags.max_connections;
+  options.limits.servers = flags.max_servers;
+  Broker broker(std::move(options));
+
+  // Before the first caller is let in: none may dial the broker itself.
+  for (const ListeningSocket& listener : *listeners) broker.AddOwnListener(listener.address());
+  absl::StatusOr<std::unique_ptr<ControlPlane>> plane = ControlPlane::Start(
+      *std::move(listeners), {broker.service()}, {.on_trouble = [](absl::string_view sentence) {
+        spdlog::warn("{}", std::string(sentence));
+      }});
+  if (!plane.ok()) return Fail(plane.status());
+  termination.set_control_plane(plane->get());
+
+  spdlog::info("broker {} with {} loops; {} of {} descriptors for clients' sockets", broker.id(),
+               broker.loops().size(), descriptors.capacity(), descriptors.limit());
+  for (const std::string& address : (*plane)->addresses()) {
+    std::cout << "sockbrokerd listening on " << address << "\n";
+  }
+  std::cout << std::flush;
+
+  termination.WaitForFirst();
+  const absl::Time deadline = absl::Now() + flags.drain_timeout;
+  // Only for a drain that is stuck: an orderly one ends before its time.
+  watchdog.emplace(flags.drain_timeout + absl::Seconds(1), &termination);
+  spdlog::info("draining {} connections, at most {}", broker.open_connections(),
+               absl::FormatDuration(flags.drain_timeout));
+  (*plane)->SetServing(false);
+  // A part is kept back for what comes after: calls under way, threads.
+  const absl::Duration ending = std::min(absl::Seconds(1), flags.drain_timeout / 4);
+  const bool flushed = broker.Drain(deadline - ending - absl::Now());
+  if (!flushed) spdlog::warn("some connections could not be flushed in time and were reset");
+  (*plane)->Shutdown(ending / 2);
+  termination.set_control_plane(nullptr);
+  plane->reset();
+  spdlog::info("drained");
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace sockbroker::server
+
+int main(int argc, char** argv) {
+  using sockbroker::server::Flags;
+  const std::variant<Flags, int> parsed = sockbroker::server::ParseFlags(argc, argv);
+  if (const int* status = std::get_if<int>(&parsed)) return *status;
+  return sockbroker::server::Run(std::get<Flags>(parsed));
+}
