@@ -101,6 +101,7 @@ void FaultStream::ReleaseOutgoing() { outgoing_.Release(); }
 
 void FaultStream::Start(std::shared_ptr<StreamProtocol> protocol) {
   protocol_ = std::move(protocol);
+  self_ = shared_from_this();
   // Before the inner stream does: listeners are told in reverse, so that what is held then is
   // dropped after the inner stream's own end.
   loop_->AddShutdownListener(this);
@@ -108,7 +109,6 @@ void FaultStream::Start(std::shared_ptr<StreamProtocol> protocol) {
 }
 
 void FaultStream::OnLoopShutdown() {
-  const std::shared_ptr<FaultStream> alive = shared_from_this();
   Lose(absl::CancelledError("the event loop is shutting down"));
 }
 
@@ -213,6 +213,7 @@ void FaultStream::Lose(const absl::Status& status) {
   closing_ = true;
   outgoing_.Clear();
   incoming_.Clear();
+  const std::shared_ptr<FaultStream> self = std::move(self_);
   if (const std::shared_ptr<StreamProtocol> protocol = std::move(protocol_)) {
     loop_->RemoveShutdownListener(this);
     protocol->OnConnectionLost(status);

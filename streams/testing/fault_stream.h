@@ -121,7 +121,9 @@ class FaultStream final : public ByteStream,
 
   EventLoop* const loop_;
   const std::shared_ptr<ByteStream> inner_;
+  // Both held from Start until the protocol was told of the end.
   std::shared_ptr<StreamProtocol> protocol_;
+  std::shared_ptr<FaultStream> self_;
   std::size_t high_ = kDefaultHighWater;
   std::size_t low_ = kDefaultHighWater / 4;
   bool reading_paused_ = false;

@@ -49,7 +49,7 @@ MemoryStream::~MemoryStream() {
 
 void MemoryStream::Start(std::shared_ptr<StreamProtocol> protocol) {
   protocol_ = std::move(protocol);
-  // From here on stream and protocol keep each other alive; a loop that ends must untie them.
+  self_ = shared_from_this();
   loop_->AddShutdownListener(this);
   Schedule();
 }
@@ -58,6 +58,7 @@ void MemoryStream::OnLoopShutdown() {
   loop_->RemoveShutdownListener(this);
   if (descriptor_open_) CloseDescriptor(/*reset=*/false);
   closing_ = lost_ = true;
+  const std::shared_ptr<MemoryStream> self = std::move(self_);
   if (auto protocol = std::move(protocol_)) {
     protocol->OnConnectionLost(absl::CancelledError("the event loop is shutting down"));
   }
@@ -215,6 +216,7 @@ void MemoryStream::Lose(absl::Status status) {
     self->CloseDescriptor(/*reset=*/false);
     const std::shared_ptr<StreamProtocol> protocol = std::move(self->protocol_);
     if (protocol == nullptr) return;
+    self->self_.reset();
     self->loop_->RemoveShutdownListener(self.get());
     if (!self->unread_.empty()) protocol->OnData(std::exchange(self->unread_, absl::Cord()));
     protocol->OnConnectionLost(status);

@@ -100,7 +100,9 @@ class MemoryStream final : public ByteStream,
   const std::shared_ptr<Pipe> outgoing_;
   const SocketAddress peername_;
   const SocketAddress sockname_;
+  // Both held from Start until the protocol was told of the end.
   std::shared_ptr<StreamProtocol> protocol_;
+  std::shared_ptr<MemoryStream> self_;
 
   absl::Cord write_buffer_;
   uint64_t bytes_flushed_ = 0;
