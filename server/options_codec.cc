@@ -201,6 +201,9 @@ RpcStatus CheckSockName(absl::string_view name) {
   return check.Take();
 }
 
+// Ignoring it would send in clear what was meant to be secret.
+RpcStatus RefuseTls() { return WrongState(v1::UNSUPPORTED, "this broker does not speak TLS yet"); }
+
 RpcStatus ParseFamily(v1::Family family, int* out) {
   switch (family) {
     case v1::FAMILY_UNSPECIFIED:
@@ -385,6 +388,7 @@ RpcStatus ParseOpen(const v1::OpenConnectionRequest& in, const BrokerLimits& lim
   plan->engine.stream = plan->settings.stream_options();
   plan->engine.socket = plan->settings.socket;
   plan->engine.connect_timeout = plan->settings.connect_timeout;
+  if (in.has_tls()) check.Merge(RefuseTls());
   return check.Take();
 }
 
@@ -408,6 +412,7 @@ RpcStatus ParseOpenUnix(const v1::OpenUnixConnectionRequest& in, const BrokerLim
   plan->engine.stream = plan->settings.stream_options();
   plan->engine.socket = plan->settings.socket;
   plan->engine.connect_timeout = plan->settings.connect_timeout;
+  if (in.has_tls()) check.Merge(RefuseTls());
   return check.Take();
 }
 
@@ -444,6 +449,7 @@ RpcStatus ParseStart(const v1::StartServerRequest& in, const BrokerLimits& limit
   plan->tcp.backlog = plan->settings.backlog;
   plan->tcp.start_serving = plan->settings.start_serving;
   plan->tcp.accept = streams::AcceptMode::kOnDemand;
+  if (in.has_tls()) check.Merge(RefuseTls());
   return check.Take();
 }
 
@@ -470,6 +476,7 @@ RpcStatus ParseStartUnix(const v1::StartUnixServerRequest& in, const BrokerLimit
   plan->unix_server.backlog = plan->settings.backlog;
   plan->unix_server.start_serving = plan->settings.start_serving;
   plan->unix_server.accept = streams::AcceptMode::kOnDemand;
+  if (in.has_tls()) check.Merge(RefuseTls());
   return check.Take();
 }
 

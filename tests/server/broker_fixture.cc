@@ -153,18 +153,25 @@ BrokerOptions BrokerFixture::Options() {
 }
 
 void BrokerFixture::SetUp() {
+  budget_ = std::make_unique<DescriptorBudget>(100'000);
   broker_ = std::make_unique<Broker>(Options());
   grpc::ServerBuilder builder;
   builder.RegisterService(broker_->service());
+  const std::string address = "unix:" + directory_.path("broker.sock");
+  int loopback_port = 0;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &loopback_port);
   server_ = builder.BuildAndStart();
   ASSERT_NE(server_, nullptr);
-  channel_ = server_->InProcessChannel(grpc::ChannelArguments());
-  stub_ = v1::SocketBroker::NewStub(channel_);
+  stub_ =
+      v1::SocketBroker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  loopback_stub_ = v1::SocketBroker::NewStub(grpc::CreateChannel(
+      "127.0.0.1:" + std::to_string(loopback_port), grpc::InsecureChannelCredentials()));
 }
 
 void BrokerFixture::TearDown() {
   stub_.reset();
-  channel_.reset();
+  loopback_stub_.reset();
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
   server_.reset();
   broker_.reset();

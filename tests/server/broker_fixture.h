@@ -29,6 +29,7 @@
 #include "streams/address.h"
 #include "streams/clock.h"
 #include "streams/descriptor.h"
+#include "tests/server/temporary_directory.h"
 
 namespace sockbroker::server {
 
@@ -165,8 +166,10 @@ class BrokerFixture : public ::testing::Test {
   std::unique_ptr<DescriptorBudget> budget_;
   std::unique_ptr<Broker> broker_;
   std::unique_ptr<grpc::Server> server_;
-  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::SocketBroker::Stub> stub_;
+  // The same broker through TCP on loopback: another principal.
+  std::unique_ptr<v1::SocketBroker::Stub> loopback_stub_;
+  TemporaryDirectory directory_;
   Listener listener_;
 };
 
