@@ -48,19 +48,27 @@ Task<RaceResult<T>> StaggeredRace(std::size_t count,
     WaitQueue changed;
     std::optional<T> winner;
     std::vector<std::optional<absl::Status>> ended;  // per begun attempt
+    bool thrown = false;                             // by an attempt; the group keeps what
 
     static Task<void> Run(Race* race, std::size_t index, Task<absl::StatusOr<T>> attempt) {
-      absl::StatusOr<T> result = co_await std::move(attempt);
-      race->ended[index] = result.status();
-      if (result.ok() && !race->winner.has_value()) race->winner = *std::move(result);
-      race->changed.WakeAll();
+      try {
+        absl::StatusOr<T> result = co_await std::move(attempt);
+        race->ended[index] = result.status();
+        if (result.ok() && !race->winner.has_value()) race->winner = *std::move(result);
+        race->changed.WakeAll();
+      } catch (...) {
+        race->thrown = true;
+        race->changed.WakeAll();
+        throw;
+      }
     }
+    bool over() const { return winner.has_value() || thrown; }
   };
   Race race;
   absl::Status cancelled;
   const internal::TaskContext context = co_await internal::CurrentContext{};
   TaskGroup attempts(context.loop);
-  for (std::size_t i = 0; i < count && cancelled.ok() && !race.winner.has_value(); ++i) {
+  for (std::size_t i = 0; i < count && cancelled.ok() && !race.over(); ++i) {
     race.ended.emplace_back();
     attempts.Spawn(Race::Run(&race, i, attempt(i)));
     bool stagger = false;
@@ -70,7 +78,7 @@ Task<RaceResult<T>> StaggeredRace(std::size_t count,
     });
     // The last attempt has nobody to make way for.
     if (delay.has_value() && i + 1 < count) timer.SetAfter(*delay);
-    while (cancelled.ok() && !race.winner.has_value() && !stagger) {
+    while (cancelled.ok() && !race.over() && !stagger) {
       const bool all_ended = attempts.empty();
       if (i + 1 < count ? race.ended[i].has_value() : all_ended) break;
       cancelled = co_await race.changed.Wait();
