@@ -66,10 +66,13 @@ class ServerCore::Listener final : private PollHandler {
   Listener& operator=(const Listener&) = delete;
 
   absl::Status Listen(int backlog) {
+    if (registration_ != nullptr) return absl::OkStatus();  // by a call that failed at another
     if (listen(socket_.get(), backlog) != 0) return ErrnoToStatus(errno, "listen");
     absl::StatusOr<PollRegistration*> registration = server_->loop_->Register(socket_.get(), this);
     if (!registration.ok()) return registration.status();
     registration_ = *registration;
+    // listen() gives a socket that was not bound an address.
+    sockname_ = SocketAddress::OfLocal(socket_.get());
     return absl::OkStatus();
   }
 
@@ -108,7 +111,7 @@ class ServerCore::Listener final : private PollHandler {
 
   ServerCore* const server_;
   Descriptor socket_;
-  const SocketAddress sockname_;
+  SocketAddress sockname_;
   const std::optional<std::string> unlink_path_;
   dev_t device_ = 0;
   ino_t inode_ = 0;
@@ -264,14 +267,13 @@ void ServerCore::AcceptEagerly(Listener* listener) {
     }
     const int os_errno = GetErrno(accepted.status());
     if (os_errno == EAGAIN) return;
-    loop_->CallExceptionHandler({IsExhaustion(os_errno)
-                                     ? "accept: out of descriptors or memory, trying again in 1 s"
-                                     : "accept failed",
-                                 accepted.status(), nullptr});
-    if (IsExhaustion(os_errno)) {
-      listener->Pause();
-      return;
-    }
+    const bool exhausted = IsExhaustion(os_errno);
+    if (exhausted) listener->Pause();
+    loop_->CallExceptionHandler(
+        {exhausted ? "accept: out of descriptors or memory, trying again in 1 s" : "accept failed",
+         accepted.status(), nullptr});
+    // The handler may have closed the server, and the listener with it.
+    if (exhausted || closed_) return;
   }
   listener->ContinueLater();
 }
