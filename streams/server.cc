@@ -49,11 +49,17 @@ absl::Status CheckOptions(const ServerOptions& options) {
   return internal::CheckServerTls(options.tls);
 }
 
+// What socket() says when the machine lacks a family, rather than descriptors or memory.
+bool IsOfTheFamily(int os_errno) {
+  return os_errno == EAFNOSUPPORT || os_errno == EPROTONOSUPPORT || os_errno == ESOCKTNOSUPPORT ||
+         os_errno == EINVAL;
+}
+
 // A bound TCP socket. kUnavailable with the errno; EAFNOSUPPORT when the machine lacks the family.
 absl::StatusOr<Descriptor> BindTcp(const SocketAddress& address,
                                    const StartServerOptions& options) {
   Descriptor fd(socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return ErrnoToStatus(EAFNOSUPPORT, "socket");
+  if (!fd.valid()) return ErrnoToStatus(IsOfTheFamily(errno) ? EAFNOSUPPORT : errno, "socket");
   const int one = 1;
   const auto enable = [&](int level, int option) {
     return setsockopt(fd.get(), level, option, &one, sizeof(one)) == 0;
