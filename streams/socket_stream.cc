@@ -31,22 +31,32 @@ std::array<absl::CordBuffer, kBulkChunks>& SpareChunks() {
   return spare;
 }
 
-// recv, into chunks that become the Cord. `*filled`: the read took all the room there was.
-ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* filled) {
+// recv into `iov`. `*more`: it took all the room there was, or stopped short of what follows: at a
+// message that a descriptor is attached to, which is dropped.
+ssize_t Receive(int fd, iovec* iov, std::size_t count, bool* more) {
+  msghdr message{};
+  message.msg_iov = iov;
+  message.msg_iovlen = count;
+  std::size_t room = 0;
+  for (std::size_t i = 0; i < count; ++i) room += iov[i].iov_len;
+  const ssize_t received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+  *more = received == static_cast<ssize_t>(room) || (message.msg_flags & MSG_CTRUNC) != 0;
+  return received;
+}
+
+// Receive, into chunks that become the Cord.
+ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* more) {
   auto& chunks = SpareChunks();
   std::array<iovec, kBulkChunks> iov;
-  std::size_t room = 0;
   for (std::size_t i = 0; i < kBulkChunks; ++i) {
     if (chunks[i].capacity() < kBulkChunk / 2) {
       chunks[i] = absl::CordBuffer::CreateWithCustomLimit(kBulkChunk, kBulkChunk);
     }
     const absl::Span<char> available = chunks[i].available();
     iov[i] = {available.data(), available.size()};
-    room += available.size();
   }
-  const ssize_t received = readv(fd, iov.data(), kBulkChunks);
+  const ssize_t received = Receive(fd, iov.data(), kBulkChunks, more);
   std::size_t left = received > 0 ? static_cast<std::size_t>(received) : 0;
-  *filled = left == room;
   for (std::size_t i = 0; left > 0; ++i) {
     const std::size_t used = std::min(left, iov[i].iov_len);
     if (used < iov[i].iov_len / 4) {
@@ -63,11 +73,12 @@ ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* filled) {
   return received;
 }
 
-// recv into the loop's scratch, then a copy of just what came: an idle connection holds no buffer.
-ssize_t ReceiveSmall(int fd, char* scratch, absl::Cord* data, bool* filled) {
-  const ssize_t received = recv(fd, scratch, kMaxRead, 0);
+// Receive, into the loop's scratch, then a copy of just what came: an idle connection holds no
+// buffer.
+ssize_t ReceiveSmall(int fd, char* scratch, absl::Cord* data, bool* more) {
+  iovec room{scratch, kMaxRead};
+  const ssize_t received = Receive(fd, &room, 1, more);
   if (received > 0) *data = absl::string_view(scratch, static_cast<std::size_t>(received));
-  *filled = received == static_cast<ssize_t>(kMaxRead);
   return received;
 }
 
@@ -117,6 +128,7 @@ void SocketStream::Start(std::shared_ptr<StreamProtocol> protocol) {
 
 void SocketStream::OnPollEvents(uint32_t events) {
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hung_up_ = true;
+  if ((events & EPOLLPRI) != 0) urgent_ = true;
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable_ = true;
   if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) writable_ = true;
   if (readable_ && wants_data() && !read_scheduled_) ReadSome();
@@ -142,17 +154,18 @@ void SocketStream::ReadAgainLater() {
 
 void SocketStream::ReadSome() {
   absl::Cord data;
-  bool filled = false;
+  bool more = false;
   ssize_t received;
   do {
-    received = bulk_ ? ReceiveBulk(fd(), &data, &filled)
-                     : ReceiveSmall(fd(), loop_->scratch(), &data, &filled);
+    received = bulk_ ? ReceiveBulk(fd(), &data, &more)
+                     : ReceiveSmall(fd(), loop_->scratch(), &data, &more);
   } while (received < 0 && errno == EINTR);
   if (received > 0) {
     bulk_ = static_cast<std::size_t>(received) >= kBulkThreshold;
     // A read that did not fill its room has emptied the socket: the next byte makes a new edge. But
-    // of an EOF or error that was told already there will be no further edge.
-    readable_ = filled || hung_up_;
+    // of an EOF or error that was told already there will be no further edge; and a read stops
+    // short at the mark of urgent data, behind which more may wait already.
+    readable_ = more || hung_up_ || urgent_;
     protocol_->OnData(std::move(data));
     if (readable_ && wants_data()) ReadAgainLater();
   } else if (received == 0) {
@@ -166,10 +179,10 @@ void SocketStream::ReadSome() {
 }
 
 void SocketStream::ReadRest() {
-  while (reading_) {
+  while (true) {
     absl::Cord data;
-    bool filled = false;
-    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), &data, &filled);
+    bool more = false;
+    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), &data, &more);
     if (received <= 0) return;
     protocol_->OnData(std::move(data));
   }
@@ -258,14 +271,14 @@ void SocketStream::Abort(bool reset, absl::Status status) {
   if (registration_ == nullptr) return;
   reset_ |= reset;
   closing_ = true;
-  reading_ = false;
+  reading_ = read_rest_ = false;
   LoseLater(std::move(status));
 }
 
 void SocketStream::FailWith(absl::Status status) {
   // What came before the end is readable before it: a failed send says nothing about what was
-  // received.
-  if (!losing_) ReadRest();
+  // received. Read by Lose, for this may be inside the protocol's own Write.
+  read_rest_ = reading_ && !losing_;
   closing_ = true;
   reading_ = false;
   LoseLater(std::move(status));
@@ -280,6 +293,7 @@ void SocketStream::LoseLater(absl::Status status) {
 
 void SocketStream::Lose(const absl::Status& status) {
   if (registration_ == nullptr) return;
+  if (read_rest_) ReadRest();
   loop_->Deregister(fd(), std::exchange(registration_, nullptr));
   loop_->RemoveShutdownListener(this);
   if (reset_) {
@@ -296,7 +310,7 @@ void SocketStream::Lose(const absl::Status& status) {
 
 void SocketStream::OnLoopShutdown() {
   closing_ = losing_ = true;
-  reading_ = false;
+  reading_ = read_rest_ = false;
   unsent_.Clear();
   // Keeps this alive until the call returns.
   const std::shared_ptr<SocketStream> self = shared_from_this();

@@ -78,15 +78,17 @@ class SocketStream final : public ByteStream,
   std::shared_ptr<SocketStream> self_;
 
   // Edge-triggered: what the kernel last said. `hung_up_`: there is an EOF or an error behind the
-  // data, of which no further edge will tell.
+  // data, of which no further edge will tell. `urgent_`: there was urgent data at some time.
   bool readable_ = false;
   bool writable_ = true;
   bool hung_up_ = false;
+  bool urgent_ = false;
 
   bool reading_ = false;  // started, no EOF yet, not closing
   bool paused_ = false;
   bool read_scheduled_ = false;
-  bool bulk_ = false;  // the last read was large: read into big chunks, without a copy
+  bool read_rest_ = false;  // a send failed: what was received is still to be read
+  bool bulk_ = false;       // the last read was large: read into big chunks, without a copy
 
   absl::Cord unsent_;
   uint64_t bytes_flushed_ = 0;

@@ -37,7 +37,7 @@ class EpollPoller final : public Poller {
   absl::StatusOr<PollRegistration*> Register(int fd, PollHandler* handler) override {
     auto registration = std::make_unique<PollRegistration>(PollRegistration{handler});
     epoll_event event{};
-    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    event.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
     event.data.ptr = registration.get();
     if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0)
       return ErrnoToStatus(errno, "epoll_ctl");

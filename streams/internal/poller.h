@@ -10,8 +10,8 @@
 
 namespace sockbroker::streams::internal {
 
-// Bits as epoll has them (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR), edge-triggered: each
-// edge is told once.
+// Bits as epoll has them (EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR),
+// edge-triggered: each edge is told once.
 class PollHandler {
  public:
   virtual void OnPollEvents(uint32_t events) = 0;
