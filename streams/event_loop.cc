@@ -130,12 +130,10 @@ void EventLoop::HeapSiftDown(std::size_t index) {
   }
 }
 
-bool EventLoop::FireTimers() {
+bool EventLoop::FireTimers(uint64_t set_meanwhile) {
   if (timers_.empty()) return false;
   bool fired = false;
   const absl::Time now = Now();
-  const uint64_t set_meanwhile =
-      next_timer_order_;  // those wait for the next iteration, or a loop could starve
   while (!timers_.empty() && timers_.front()->deadline_ <= now &&
          timers_.front()->order_ < set_meanwhile) {
     Timer* timer = timers_.front();
@@ -339,10 +337,12 @@ bool EventLoop::RunOnce(bool may_block) {
       if (clock_->JumpTo(next)) timeout = absl::ZeroDuration();
     }
   }
+  // Timers set from here on wait for the next iteration, or a loop could starve.
+  const uint64_t set_meanwhile = next_timer_order_;
   did_something |= poller_->Poll(timeout);
   sleeping_.store(false, std::memory_order_relaxed);
 
-  did_something |= FireTimers();
+  did_something |= FireTimers(set_meanwhile);
   did_something |= posted_pending_.load(std::memory_order_relaxed);
   RunPosted();
 

@@ -168,7 +168,8 @@ class EventLoop {
   // One iteration. Returns whether anything was done.
   bool RunOnce(bool may_block);
   void RunPosted();
-  bool FireTimers();
+  // Those that are due, but for timers set since `set_meanwhile`.
+  bool FireTimers(uint64_t set_meanwhile);
   // What a callback throws goes to the exception handler: the loop goes on, as asyncio's does.
   void RunGuarded(absl::AnyInvocable<void()>& callback);
   void RunLater(Later* later);
