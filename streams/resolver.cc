@@ -2,6 +2,7 @@
 
 #include <ares.h>
 #include <netdb.h>
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -11,9 +12,11 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "streams/error.h"
 #include "streams/event_loop.h"
 #include "streams/wait_queue.h"
@@ -21,9 +24,12 @@
 namespace sockbroker::streams {
 namespace {
 
-absl::StatusOr<uint16_t> PortNumber(const Port& port) {
+absl::StatusOr<uint16_t> PortNumber(const Port& port, int flags) {
   int number = port.number();
   if (port.is_service() && !absl::SimpleAtoi(port.service(), &number)) {
+    if ((flags & AI_NUMERICSERV) != 0) {
+      return ResolveError(port.service(), "Name or service not known");
+    }
     if (port.service().find('\0') != std::string::npos) {
       return absl::InvalidArgumentError("embedded null byte in the service's name");
     }
@@ -42,6 +48,17 @@ absl::StatusOr<uint16_t> PortNumber(const Port& port) {
         "port must be 0-65535, it is ", port.is_service() ? port.service() : absl::StrCat(number)));
   }
   return static_cast<uint16_t>(number);
+}
+
+// "127.1", "0177.0.0.1", "2130706433", "0x7f.0x1": old spellings of IPv4 addresses, of which every
+// library reads its own address. No domain's last label is a number, so none of them is a name.
+bool EndsInANumber(absl::string_view host) {
+  absl::ConsumeSuffix(&host, ".");
+  absl::string_view last = host.substr(host.rfind('.') + 1);
+  const bool hex = absl::ConsumePrefix(&last, "0x") || absl::ConsumePrefix(&last, "0X");
+  return (hex || !last.empty()) && std::all_of(last.begin(), last.end(), [&](char c) {
+           return hex ? absl::ascii_isxdigit(c) : absl::ascii_isdigit(c);
+         });
 }
 
 std::vector<SocketAddress> WithoutHost(bool passive, int family, uint16_t port) {
@@ -97,7 +114,8 @@ class AresLibrary {
 class CaresResolver final : public Resolver {
  public:
   CaresResolver(EventLoop* loop, const CaresOptions& options)
-      : loop_(loop), timer_(loop, [this] { Process(ARES_SOCKET_BAD, ARES_SOCKET_BAD); }) {
+      : loop_(loop),
+        timer_(loop, [this] { Process(ARES_SOCKET_BAD, /*in=*/false, /*out=*/false); }) {
     static AresLibrary library;
     ares_options ares{};
     int mask = ARES_OPT_SOCK_STATE_CB;
@@ -125,7 +143,7 @@ class CaresResolver final : public Resolver {
   }
 
   Task<absl::StatusOr<std::vector<SocketAddress>>> GetAddrInfo(AddrInfoRequest request) override {
-    absl::StatusOr<uint16_t> port = PortNumber(request.port);
+    absl::StatusOr<uint16_t> port = PortNumber(request.port, request.flags);
     if (!port.ok()) co_return port.status();
     if (!request.host.has_value()) {
       co_return WithoutHost((request.flags & AI_PASSIVE) != 0, request.family, *port);
@@ -141,7 +159,7 @@ class CaresResolver final : public Resolver {
       }
       co_return std::vector<SocketAddress>{*address};
     }
-    if (host.empty() || (request.flags & AI_NUMERICHOST) != 0) {
+    if (host.empty() || (request.flags & AI_NUMERICHOST) != 0 || EndsInANumber(host)) {
       co_return ResolveError(host, "Name or service not known");
     }
     if (init_status_ != ARES_SUCCESS) co_return ResolveError(host, ares_strerror(init_status_));
@@ -184,27 +202,34 @@ class CaresResolver final : public Resolver {
     Query* query;
   };
 
-  // A descriptor of c-ares'. Edge-triggered, so each edge is worked off until c-ares would block;
-  // it does that itself.
+  // A descriptor of c-ares'.
   class Watched final : private internal::PollHandler {
    public:
     Watched(CaresResolver* resolver, int fd)
-        : resolver_(resolver), fd_(fd), registration_(resolver->loop_->Register(fd, this)) {}
+        : resolver_(resolver),
+          fd_(fd),
+          read_again_(resolver->loop_,
+                      [this] { resolver_->Process(fd_, /*in=*/true, /*out=*/false); }),
+          registration_(resolver->loop_->Register(fd, this)) {}
     ~Watched() {
       if (registration_.ok()) resolver_->loop_->Deregister(fd_, *registration_);
     }
     Watched(const Watched&) = delete;
     Watched& operator=(const Watched&) = delete;
 
+    void ReadAgainLater() { read_again_.SetAfter(absl::ZeroDuration()); }
+
    private:
     void OnPollEvents(uint32_t events) override {
       const bool in = (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
       const bool out = (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
-      resolver_->Process(in ? fd_ : ARES_SOCKET_BAD, out ? fd_ : ARES_SOCKET_BAD);
+      // This may go with the call.
+      resolver_->Process(fd_, in, out);
     }
 
     CaresResolver* const resolver_;
     const int fd_;
+    Timer read_again_;
     absl::StatusOr<internal::PollRegistration*> registration_;
   };
 
@@ -235,9 +260,15 @@ class CaresResolver final : public Resolver {
     }
   }
 
-  void Process(ares_socket_t readable, ares_socket_t writable) {
-    ares_process_fd(channel_, readable, writable);
+  // Gives c-ares an edge of `fd`. Of an answer over TCP it reads the length in one call and the
+  // rest in another, and no second edge tells of what it left.
+  void Process(int fd, bool in, bool out) {
+    ares_process_fd(channel_, in ? fd : ARES_SOCKET_BAD, out ? fd : ARES_SOCKET_BAD);
     SetTimer();
+    if (!in) return;
+    pollfd left{fd, POLLIN, 0};
+    const auto watched = watched_.find(fd);
+    if (watched != watched_.end() && poll(&left, 1, 0) == 1) watched->second->ReadAgainLater();
   }
 
   void SetTimer() {
