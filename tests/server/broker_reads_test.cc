@@ -297,11 +297,11 @@ TEST_F(BrokerReads, ADeadlineEndsAWaitAndLosesNothing) {
   v1::ReadResponse response;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(20));
-  EXPECT_EQ(stub().Read(&context, Request(handle, 5), &response).error_code(),
+  EXPECT_EQ(stub().Read(&context, At(handle, 5, 0), &response).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
   grpc::ClientContext past;
   past.set_deadline(std::chrono::system_clock::now() - std::chrono::seconds(1));
-  EXPECT_EQ(stub().Read(&past, Request(handle, 5), &response).error_code(),
+  EXPECT_EQ(stub().Read(&past, At(handle, 5, 0), &response).error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
   peer.Send("hello");
   AwaitReceived(handle, 5);

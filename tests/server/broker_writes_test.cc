@@ -120,7 +120,7 @@ TEST_F(BrokerWrites, LinesGoOutAsOneWrite) {
 
 TEST_F(BrokerWrites, APeerThatNeverReadsFillsTheBufferAndNoFurther) {
   auto [handle, peer] =
-      Connect([](auto* r) { r->mutable_options()->mutable_socket()->set_send_buffer(4096); });
+      Connect([](auto* r) { r->mutable_options()->mutable_socket()->set_send_buffer(65536); });
   const std::string megabyte(1 << 20, 'x');
   grpc::Status status;
   uint64_t accepted = 0;
@@ -154,7 +154,7 @@ TEST_F(BrokerWrites, APeerThatNeverReadsFillsTheBufferAndNoFurther) {
 
 TEST_F(BrokerWrites, ADrainThatWaitsGetsThePeersReset) {
   auto [handle, peer] =
-      Connect([](auto* r) { r->mutable_options()->mutable_socket()->set_send_buffer(4096); });
+      Connect([](auto* r) { r->mutable_options()->mutable_socket()->set_send_buffer(65536); });
   const std::string megabyte(1 << 20, 'x');
   for (int i = 0; i < 7; i++) Write(handle, megabyte);
   v1::DrainRequest drain;
