@@ -31,8 +31,8 @@ Where to be reached:
                                               LISTEN_FDNAMES (FileDescriptorName=).
                             Beyond loopback it refuses to listen: that needs mutual TLS (mTLS), which is
                             not available yet.
-                            Default: unix:$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock, or for root
-                            without that variable unix:/run/sockbroker/sockbroker.sock.
+                            Default: unix:$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock; for root
+                            unix:/run/sockbroker/sockbroker.sock.
       --insecure-loopback   Allow plain TCP on loopback. Every user of this machine can then use the
                             broker's rights; such callers get no Unix sockets and no inherited ones.
                             Default: off.
@@ -77,7 +77,7 @@ Examples:
       What it serves; reflection and grpc.health.v1 are on.
 
 Environment:
-  XDG_RUNTIME_DIR           Where the default socket is.
+  XDG_RUNTIME_DIR           Where the default socket is (not for root).
   LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
                             Sockets handed over at the start, sd_listen_fds(3).
 

@@ -109,11 +109,13 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,
 }
 
 absl::StatusOr<std::string> DefaultListenPath() {
+  // Root's is one for the machine, whichever way root came in: the variable is set in a login's
+  // shell and not in a service, and the two must meet.
+  if (geteuid() == 0) return "/run/sockbroker/sockbroker.sock";
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");  // NOLINT(concurrency-mt-unsafe)
   if (runtime != nullptr && runtime[0] == '/') {
     return absl::StrCat(runtime, "/sockbroker/sockbroker.sock");
   }
-  if (geteuid() == 0) return "/run/sockbroker/sockbroker.sock";
   return absl::NotFoundError(
       "nowhere to listen: $XDG_RUNTIME_DIR is not set and this is not root; say where with "
       "--listen "

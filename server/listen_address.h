@@ -39,7 +39,7 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,
 // known only when they are taken.
 absl::Status CheckListenAddress(const streams::SocketAddress& address, const ListenPolicy& policy);
 
-// $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock, or /run/sockbroker/sockbroker.sock for root.
+// $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock; for root /run/sockbroker/sockbroker.sock.
 // kNotFound: neither, `--listen` must say.
 absl::StatusOr<std::string> DefaultListenPath();
 

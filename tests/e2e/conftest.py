@@ -24,8 +24,8 @@ import time
 
 import pytest
 
-SOURCE_DIR = pathlib.Path(os.environ.get("SOCKBROKER_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
-BUILD_DIR = pathlib.Path(os.environ.get("SOCKBROKER_BUILD_DIR", SOURCE_DIR / "build" / "release"))
+SOURCE_DIR = pathlib.Path(os.environ.get("SOCKBROKER_SOURCE_DIR", pathlib.Path(__file__).parents[2])).resolve()
+BUILD_DIR = pathlib.Path(os.environ.get("SOCKBROKER_BUILD_DIR", SOURCE_DIR / "build" / "release")).resolve()
 if str(BUILD_DIR / "python") not in sys.path:
     sys.path.insert(0, str(BUILD_DIR / "python"))
 
@@ -103,13 +103,28 @@ def directory():
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture
+def unprivileged(directory):
+    """Popen's arguments for a process that isn't root's, and the test's directory made its own; nothing to do where the
+    tests aren't root's either."""
+    if os.geteuid() != 0:
+        return {}
+    somebody = {"user": 65534, "group": 65534, "extra_groups": []}
+    try:
+        subprocess.run([SOCKBROKERD, "--version"], check=True, stdout=subprocess.DEVNULL, cwd="/", **somebody)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"{SOCKBROKERD} can't be run by other users")
+    os.chown(directory, 65534, 65534)
+    return somebody
+
+
 # --- the broker ---------------------------------------------------------------------------------------------------------
 
 
 class Broker:
     """A running sockbrokerd."""
 
-    def __init__(self, arguments, env=None, limit=None, pass_fds=None, log=None):
+    def __init__(self, arguments, env=None, limit=None, pass_fds=None, log=None, **popen):
         self.log_path = log
         environment = dict(os.environ)
         environment.update(env or {})
@@ -139,6 +154,7 @@ class Broker:
                 env=environment,
                 pass_fds=fds,
                 preexec_fn=None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+                **popen,
             )
         self.addresses = []
         self._channels = []
@@ -211,8 +227,8 @@ class Broker:
 
 @pytest.fixture
 def start_broker(directory, request):
-    """start_broker(*flags, env=..., limit=RLIMIT_NOFILE, pass_fds=[(name, fd), ...], ready=True): a Broker. Without
-    --listen among the flags it gets a Unix socket in the test's directory."""
+    """start_broker(*flags, env=..., limit=RLIMIT_NOFILE, pass_fds=[(name, fd), ...], ready=True, user=..., group=...):
+    a Broker. Without --listen among the flags (and without env) it gets a Unix socket in the test's directory."""
     brokers = []
 
     def start(*flags, ready=True, **options):

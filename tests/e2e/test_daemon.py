@@ -50,8 +50,10 @@ def test_each_listener_is_said_with_its_real_port_and_answers(broker, directory)
         assert not response.connections
 
 
-def test_by_default_it_listens_below_the_users_runtime_directory_for_its_owner_alone(start_broker, directory):
-    broker = start_broker(env={"XDG_RUNTIME_DIR": str(directory)})
+def test_by_default_it_listens_below_the_users_runtime_directory_for_its_owner_alone(
+    start_broker, directory, unprivileged
+):
+    broker = start_broker(env={"XDG_RUNTIME_DIR": str(directory)}, **unprivileged)
     path = directory / "sockbroker" / "sockbroker.sock"
     assert broker.addresses == [f"unix:{path}"]
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "server/listen_address.h"
+
 namespace sockbroker::server {
 namespace {
 
@@ -44,7 +46,7 @@ std::string Mistake(std::vector<const char*> arguments) {
 TEST(Flags, HaveTheirDefaults) {
   setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
   const Flags flags = Parsed({});
-  EXPECT_THAT(flags.listen, ElementsAre("unix:/run/user/7/sockbroker/sockbroker.sock"));
+  EXPECT_THAT(flags.listen, ElementsAre("unix:" + *DefaultListenPath()));
   EXPECT_FALSE(flags.insecure_loopback);
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(8));
   EXPECT_EQ(flags.lease, absl::Seconds(60));
