@@ -1,0 +1,549 @@
+#include "session/broker_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sockbroker::session {
+namespace {
+
+constexpr std::size_t kHolderSize = 16;
+constexpr absl::Duration kPingInterval = absl::Seconds(1);
+
+Position FromProto(const v1::Position& position) { return {position.offset(), position.marks()}; }
+
+v1::Position ToProto(Position position) {
+  v1::Position proto;
+  proto.set_offset(position.offset);
+  proto.set_marks(position.marks);
+  return proto;
+}
+
+google::rpc::Status StatusProto(const absl::Status& status) {
+  google::rpc::Status proto;
+  proto.set_code(status.raw_code());
+  proto.set_message(std::string(status.message()));
+  return proto;
+}
+
+}  // namespace
+
+// --- BrokerChannel
+
+void BrokerChannel::OnReadable() {
+  session_->mux_.Ready(this);
+  session_->Notify();
+}
+
+void BrokerChannel::OnFlushed() {
+  const uint64_t flushed = connection_->Flushed();
+  if (flushed > in.consumed().offset) in.Consume(flushed - in.consumed().offset);
+  if (in.WantsLargerWindow(session_->now_, session_->round_trip_)) {
+    in.set_window(session_->host_->GrowWindow(connection_.get(), in.window()));
+  }
+  session_->mux_.AckLater(this);
+  session_->Notify();
+}
+
+void BrokerChannel::OnTlsStarted(v1::TlsInfo info) {
+  v1::BrokerFrame frame;
+  *frame.mutable_tls_started()->mutable_tls() = std::move(info);
+  connection_->read_marks().entries.push_back({out.end().offset, std::move(frame)});
+  connection_->read_marks().upgrading = false;
+  if (ApplyHeld()) OnReadable();
+}
+
+void BrokerChannel::OnWriteClosed(google::rpc::Status status) {
+  v1::BrokerFrame frame;
+  frame.mutable_write_closed()->set_channel(number);
+  *frame.mutable_write_closed()->mutable_status() = std::move(status);
+  frame.mutable_write_closed()->set_flushed(Flushed());
+  session_->mux_.Control(frame);
+  session_->Notify();
+}
+
+void BrokerChannel::OnGone(v1::Closed closed) {
+  end_ = std::make_unique<v1::Closed>(std::move(closed));
+  held_.clear();
+  connection_->read_marks().upgrading = false;
+  OnReadable();
+}
+
+void BrokerChannel::Fence(uint64_t new_epoch) {
+  v1::BrokerFrame frame;
+  frame.mutable_fenced()->set_channel(number);
+  frame.mutable_fenced()->set_epoch(new_epoch);
+  session_->mux_.Control(frame);
+  session_->Notify();
+  LetGo();
+  session_->Erase(number);
+}
+
+void BrokerChannel::Revoke(uint64_t window) {
+  v1::BrokerFrame frame;
+  frame.mutable_revoke()->set_channel(number);
+  frame.mutable_revoke()->set_edge(in.received().offset + window);
+  session_->mux_.Control(frame);
+  session_->Notify();
+}
+
+void BrokerChannel::Refill(std::size_t max) {
+  if (connection_ == nullptr || closing_ || upgrading()) return;
+  ReadMarkLog& log = connection_->read_marks();
+  // Marks stand at their offsets, whichever binding sends them.
+  if (out.end().marks < log.entries.size()) {
+    const uint64_t until = log.entries[out.end().marks].offset - out.end().offset;
+    if (until == 0) {
+      out.AddMark();
+      return;
+    }
+    max = std::min<uint64_t>(max, until);
+  }
+  if (max > 0) {
+    absl::Cord bytes = connection_->Read(max);
+    if (!bytes.empty()) {
+      out.Append(std::move(bytes));
+      return;
+    }
+  }
+  if (!log.has_eof && connection_->AtEof()) {
+    v1::BrokerFrame frame;
+    frame.mutable_eof();
+    log.entries.push_back({out.end().offset, std::move(frame)});
+    log.has_eof = true;
+    out.AddMark();
+  }
+}
+
+void BrokerChannel::WriteMark(Position at, FrameWriter* writer) {
+  v1::BrokerFrame frame = connection_->read_marks().entries[at.marks].frame;
+  if (frame.has_eof()) {
+    frame.mutable_eof()->set_channel(number);
+    *frame.mutable_eof()->mutable_at() = ToProto(at);
+  } else {
+    frame.mutable_tls_started()->set_channel(number);
+    *frame.mutable_tls_started()->mutable_at() = ToProto(at);
+  }
+  writer->Add(frame);
+}
+
+bool BrokerChannel::WriteEnd(FrameWriter* writer) {
+  if (end_ == nullptr || end_sent_) return false;
+  if (!closing_ && !connection_->Exhausted()) return false;
+  end_sent_ = true;
+  v1::BrokerFrame frame;
+  *frame.mutable_closed() = *end_;
+  frame.mutable_closed()->set_channel(number);
+  writer->Add(frame);
+  // What the client has not taken must still be there if the link breaks now.
+  if (out.taken() == out.end()) {
+    LetGo();
+    session_->Erase(number);
+  }
+  return true;
+}
+
+void BrokerChannel::Apply(absl::Cord bytes) {
+  applied_.offset += bytes.size();
+  if (end_ == nullptr && !closing_) connection_->Write(std::move(bytes));
+}
+
+bool BrokerChannel::Apply(const v1::ClientFrame& mark) {
+  applied_.marks++;
+  session_->mux_.AckLater(this);
+  if (end_ != nullptr) return true;
+  switch (mark.frame_case()) {
+    case v1::ClientFrame::kEof:
+      connection_->WriteEof();
+      break;
+    case v1::ClientFrame::kStartTls: {
+      const uint64_t from = mark.start_tls().read_offset();
+      if (from < out.taken().offset || from > out.end().offset) {
+        session_->Fault(this, absl::OutOfRangeError(absl::StrCat(
+                                  "StartTls.read_offset ", from, " is outside what is held, ",
+                                  out.taken().offset, " to ", out.end().offset)));
+        return false;
+      }
+      ReadMarkLog& log = connection_->read_marks();
+      log.upgrading = true;
+      log.void_from = from;
+      log.void_to = out.end().offset;
+      connection_->StartTls(mark.start_tls(), out.TakeBack(from));
+      break;
+    }
+    case v1::ClientFrame::kClose:
+      closing_ = true;
+      connection_->Close();
+      break;
+    default:
+      break;
+  }
+  return true;
+}
+
+bool BrokerChannel::ApplyHeld() {
+  while (!held_.empty() && !holds()) {
+    auto [bytes, mark] = std::move(held_.front());
+    held_.pop_front();
+    if (mark.has_detach()) {
+      session_->OnDetach(number);
+      return false;
+    }
+    if (mark.frame_case() == v1::ClientFrame::FRAME_NOT_SET) {
+      Apply(std::move(bytes));
+    } else if (!Apply(mark)) {
+      return false;
+    }
+  }
+  session_->mux_.AckLater(this);
+  return true;
+}
+
+void BrokerChannel::LetGo() {
+  if (connection_ == nullptr) return;
+  const std::shared_ptr<BrokerConnection> connection = std::move(connection_);
+  connection->Unbind(out.taken(), out.Kept(out.taken().offset), applied_);
+}
+
+// --- BrokerSession
+
+void BrokerSession::Notify() {
+  if (on_output_ && mux_.HasOutput()) on_output_();
+}
+
+absl::Status BrokerSession::OnMessage(absl::Cord message, absl::Time now) {
+  now_ = now;
+  FrameReader<v1::ClientFrame> reader(std::move(message));
+  while (reader.Next()) {
+    if (DataFrame* data = reader.data()) {
+      if (!greeted_) return absl::InvalidArgumentError("the first frame must be Hello");
+      OnData(data);
+    } else if (absl::Status status = OnFrame(&reader.frame()); !status.ok()) {
+      return status;
+    }
+  }
+  if (!reader.status().ok()) return reader.status();
+  if (greeted_ && now - pinged_at_ >= kPingInterval) {
+    pinged_at_ = now;
+    v1::BrokerFrame frame;
+    frame.mutable_ping()->set_nonce(++ping_nonce_);
+    mux_.Control(frame);
+  }
+  Notify();
+  return absl::OkStatus();
+}
+
+absl::Status BrokerSession::CheckNewNumber(uint32_t number) {
+  if (number % 2 == 0) return absl::InvalidArgumentError("a client's channels have odd numbers");
+  if (number <= highest_client_number_) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("channel ", number, " was used already, or one above it"));
+  }
+  if (channels_.size() + listening_.size() >= options_.max_channels) {
+    return absl::ResourceExhaustedError("too many channels in one session");
+  }
+  highest_client_number_ = number;
+  return absl::OkStatus();
+}
+
+absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
+  using Frame = v1::ClientFrame;
+  if (frame->has_hello() == greeted_) {
+    return absl::InvalidArgumentError(greeted_ ? "a second Hello"
+                                               : "the first frame must be Hello");
+  }
+  switch (frame->frame_case()) {
+    case Frame::kHello: {
+      if (frame->hello().holder().size() != kHolderSize) {
+        return absl::InvalidArgumentError("Hello.holder must have 16 bytes");
+      }
+      greeted_ = true;
+      holder_ = frame->hello().holder();
+      v1::BrokerFrame answer;
+      v1::Welcome* welcome = answer.mutable_welcome();
+      welcome->set_broker_id(options_.broker_id);
+      welcome->set_incarnation(options_.incarnation);
+      welcome->set_initial_window(options_.initial_window);
+      welcome->set_max_channels(options_.max_channels);
+      mux_.Control(answer);
+      return absl::OkStatus();
+    }
+    case Frame::kOpen: {
+      const uint32_t number = frame->open().channel();
+      if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+      Add(number, {}, frame->open().edge(), {}, options_.initial_window)->opening_ = true;
+      host_->Open(std::move(*frame->mutable_open()));
+      return absl::OkStatus();
+    }
+    case Frame::kBind: {
+      const uint32_t number = frame->bind().channel();
+      if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+      Add(number, {}, frame->bind().edge(), {}, 0);
+      host_->Bind(std::move(*frame->mutable_bind()), holder_);
+      return absl::OkStatus();
+    }
+    case Frame::kListen: {
+      const uint32_t number = frame->listen().channel();
+      if (!listening_.contains(number)) {
+        if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+        listening_.insert(number);
+      }
+      host_->Listen(std::move(*frame->mutable_listen()));
+      return absl::OkStatus();
+    }
+    case Frame::kAck:
+      OnAck(frame->ack());
+      return absl::OkStatus();
+    case Frame::kEof:
+      OnMark(frame->eof().channel(), frame->eof().at(), frame);
+      return absl::OkStatus();
+    case Frame::kStartTls:
+      OnMark(frame->start_tls().channel(), frame->start_tls().at(), frame);
+      return absl::OkStatus();
+    case Frame::kClose:
+      OnClose(frame);
+      return absl::OkStatus();
+    case Frame::kDetach:
+      OnDetach(frame->detach().channel());
+      return absl::OkStatus();
+    case Frame::kRevoked:
+      if (BrokerChannel* channel = Find(frame->revoked().channel())) {
+        channel->in.OnRevoked(frame->revoked().edge());
+      }
+      return absl::OkStatus();
+    case Frame::kPing: {
+      v1::BrokerFrame answer;
+      answer.mutable_pong()->set_nonce(frame->ping().nonce());
+      mux_.Control(answer);
+      return absl::OkStatus();
+    }
+    case Frame::kPong:
+      if (frame->pong().nonce() == ping_nonce_) {
+        round_trip_ = std::max(now_ - pinged_at_, absl::Microseconds(100));
+      }
+      return absl::OkStatus();
+    default:
+      if (frame->optional()) return absl::OkStatus();
+      return absl::UnimplementedError("a frame that this broker doesn't know");
+  }
+}
+
+BrokerChannel* BrokerSession::Add(uint32_t number, Position read, uint64_t edge, Position write,
+                                  uint64_t window) {
+  auto& channel = channels_[number];
+  channel.reset(new BrokerChannel(this, number, read, edge, write, window));
+  return channel.get();
+}
+
+void BrokerSession::Erase(uint32_t channel) { channels_.erase(channel); }
+
+BrokerChannel* BrokerSession::Find(uint32_t number) {
+  const auto found = channels_.find(number);
+  if (found == channels_.end()) return nullptr;
+  BrokerChannel* channel = found->second.get();
+  if (std::exchange(channel->unclaimed_, false)) host_->Claimed(channel->connection_.get());
+  return channel;
+}
+
+void BrokerSession::Fault(BrokerChannel* channel, const absl::Status& status) {
+  channel->LetGo();
+  Failed(channel->number, StatusProto(status));
+}
+
+void BrokerSession::Failed(uint32_t number, google::rpc::Status status) {
+  listening_.erase(number);
+  channels_.erase(number);
+  v1::BrokerFrame frame;
+  frame.mutable_failed()->set_channel(number);
+  *frame.mutable_failed()->mutable_status() = std::move(status);
+  mux_.Control(frame);
+  Notify();
+}
+
+// --- frames of a channel
+
+void BrokerSession::OnData(DataFrame* data) {
+  BrokerChannel* channel = Find(data->channel);
+  if (channel == nullptr) return;
+  if (channel->placeholder()) {
+    Fault(channel, absl::InvalidArgumentError("data before Bound"));
+    return;
+  }
+  absl::StatusOr<absl::Cord> fresh = channel->in.OnData(data->offset, std::move(data->bytes));
+  if (!fresh.ok()) {
+    Fault(channel, fresh.status());
+    return;
+  }
+  if (fresh->empty()) return;
+  if (channel->holds()) {
+    channel->held_.emplace_back(*std::move(fresh), v1::ClientFrame());
+  } else {
+    channel->Apply(*std::move(fresh));
+  }
+  mux_.AckLater(channel);
+}
+
+void BrokerSession::OnAck(const v1::Ack& ack) {
+  BrokerChannel* channel = Find(ack.channel());
+  if (channel == nullptr || channel->placeholder()) return;
+  if (absl::Status status = channel->out.OnAck(FromProto(ack.taken()), ack.edge()); !status.ok()) {
+    Fault(channel, status);
+    return;
+  }
+  if (channel->end_sent_) {
+    if (channel->out.taken() != channel->out.end()) return;
+    channel->LetGo();
+    Erase(ack.channel());
+    return;
+  }
+  mux_.Ready(channel);
+}
+
+void BrokerSession::OnMark(uint32_t number, const v1::Position& at, v1::ClientFrame* frame) {
+  BrokerChannel* channel = Find(number);
+  if (channel == nullptr) return;
+  if (channel->placeholder()) {
+    Fault(channel, absl::InvalidArgumentError("a mark before Bound"));
+    return;
+  }
+  absl::StatusOr<bool> fresh = channel->in.OnMark(FromProto(at));
+  if (!fresh.ok()) {
+    Fault(channel, fresh.status());
+    return;
+  }
+  if (!*fresh) return;
+  if (channel->holds()) {
+    channel->held_.emplace_back(absl::Cord(), std::move(*frame));
+  } else {
+    channel->Apply(*frame);
+  }
+}
+
+void BrokerSession::OnClose(v1::ClientFrame* frame) {
+  const uint32_t number = frame->close().channel();
+  if (listening_.erase(number) > 0) {
+    host_->StopListening(number);
+    return;
+  }
+  if (!frame->close().abort()) {
+    OnMark(number, frame->close().at(), frame);
+    return;
+  }
+  BrokerChannel* channel = Find(number);
+  if (channel == nullptr) return;
+  if (channel->connection_ == nullptr) {
+    // Nobody waits for it any more: the host finds no channel when it is there.
+    Erase(number);
+    return;
+  }
+  channel->closing_ = true;
+  channel->held_.clear();
+  channel->connection_->Abort();
+}
+
+void BrokerSession::OnDetach(uint32_t number) {
+  BrokerChannel* channel = Find(number);
+  if (channel == nullptr) return;
+  if (channel->holds() && !channel->placeholder()) {
+    v1::ClientFrame frame;
+    frame.mutable_detach()->set_channel(number);
+    channel->held_.emplace_back(absl::Cord(), std::move(frame));
+    return;
+  }
+  channel->LetGo();
+  Erase(number);
+  v1::BrokerFrame frame;
+  frame.mutable_detached()->set_channel(number);
+  mux_.Control(frame);
+}
+
+// --- the host's answers
+
+BrokerChannel* BrokerSession::Opened(uint32_t number, Binding binding) {
+  const auto found = channels_.find(number);
+  if (found == channels_.end()) return nullptr;
+  BrokerChannel* channel = found->second.get();
+  channel->connection_ = std::move(binding.connection);
+  channel->opening_ = false;
+  channel->in.set_window(binding.window);
+  v1::BrokerFrame frame;
+  v1::Opened* opened = frame.mutable_opened();
+  opened->set_channel(number);
+  *opened->mutable_connection() = std::move(binding.info);
+  opened->set_epoch(binding.epoch);
+  opened->set_edge(channel->in.edge());
+  mux_.Control(frame);
+  // What was sent ahead is taken now; and the window may be another than was assumed.
+  mux_.AckNow(channel);
+  if (!channel->ApplyHeld()) return nullptr;
+  channel->OnReadable();
+  return channel;
+}
+
+BrokerChannel* BrokerSession::Bound(uint32_t number, Binding binding) {
+  const auto found = channels_.find(number);
+  if (found == channels_.end()) return nullptr;
+  if (!found->second->held_.empty()) {
+    Fault(found->second.get(),
+          absl::InvalidArgumentError("data with an Open whose request_id is an earlier one's"));
+    return nullptr;
+  }
+  const uint64_t edge = found->second->out.edge();
+  BrokerChannel* channel = Add(number, binding.read, edge, binding.write, binding.window);
+  channel->connection_ = std::move(binding.connection);
+  v1::BrokerFrame frame;
+  v1::Bound* bound = frame.mutable_bound();
+  bound->set_channel(number);
+  *bound->mutable_connection() = std::move(binding.info);
+  bound->set_epoch(binding.epoch);
+  *bound->mutable_read() = ToProto(binding.read);
+  *bound->mutable_write() = ToProto(binding.write);
+  bound->set_edge(channel->in.edge());
+  bound->set_flushed(channel->Flushed());
+  mux_.Control(frame);
+  channel->OnReadable();
+  return channel;
+}
+
+BrokerChannel* BrokerSession::Accepted(uint32_t listen_channel, Binding binding) {
+  if (!listening_.contains(listen_channel)) return nullptr;
+  const uint32_t number = next_own_number_;
+  next_own_number_ += 2;
+  // The client grants an edge when it claims the connection.
+  BrokerChannel* channel = Add(number, binding.read, 0, binding.write, binding.window);
+  channel->connection_ = std::move(binding.connection);
+  channel->unclaimed_ = true;
+  v1::BrokerFrame frame;
+  v1::Accepted* accepted = frame.mutable_accepted();
+  accepted->set_channel(number);
+  accepted->set_listen_channel(listen_channel);
+  *accepted->mutable_connection() = std::move(binding.info);
+  accepted->set_epoch(binding.epoch);
+  accepted->set_edge(channel->in.edge());
+  mux_.Control(frame);
+  Notify();
+  return channel;
+}
+
+void BrokerSession::GoAway(absl::Duration deadline) {
+  v1::BrokerFrame frame;
+  frame.mutable_go_away()->mutable_deadline()->set_seconds(absl::ToInt64Seconds(deadline));
+  mux_.Control(frame);
+  Notify();
+}
+
+void BrokerSession::OnLinkDown() {
+  on_output_ = nullptr;
+  // In the order of their numbers: what goes back to a server's queue keeps its place there.
+  std::vector<uint32_t> numbers;
+  numbers.reserve(channels_.size());
+  for (const auto& [number, channel] : channels_) numbers.push_back(number);
+  std::sort(numbers.begin(), numbers.end(), std::greater<>());
+  for (const uint32_t number : numbers) channels_[number]->LetGo();
+  channels_.clear();
+  for (const uint32_t number : listening_) host_->StopListening(number);
+  listening_.clear();
+}
+
+}  // namespace sockbroker::session

@@ -1,0 +1,233 @@
+// ClientSession: the client's end: channels that outlive the stream they run on. No sockets and no
+// gRPC: whoever has the stream says when it is up and down, and moves the messages.
+//
+//   ClientSession session(holder);
+//   ClientChannel* channel = session.Open(request, &listener);
+//   channel->Write(absl::Cord("hello"));
+//   session.OnLinkUp();                                   // Hello, then every channel: opened, or
+//   bound again while (link_free && session.HasOutput()) link.Write(session.NextBatch());
+//   absl::Status status = session.OnMessage(message, now);
+//   session.OnLinkDown();                                 // nothing is lost: what was not acked is
+//   kept
+//
+// One loop's thread. docs/session.md is the specification.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/time/time.h"
+#include "session/frame_codec.h"
+#include "session/mux.h"
+#include "sockbroker/v1/session.pb.h"
+
+namespace sockbroker::session {
+
+class ClientChannel;
+class ClientSession;
+
+// What an application learns of its channel. Every call comes from OnMessage.
+class ClientListener {
+ public:
+  virtual ~ClientListener() = default;
+  // The connection is there: opened, or bound (again). `write`: where it stands for the broker.
+  virtual void OnBound(const v1::Connection& connection, uint64_t epoch) = 0;
+  // The next bytes, each once and in order. The application says Consume when it has really taken
+  // them.
+  virtual void OnData(absl::Cord bytes) = 0;
+  virtual void OnEof() = 0;
+  virtual void OnTlsStarted(const v1::TlsInfo& info) = 0;
+  // The broker has taken more of what was written (see unacked), or its kernel has (flushed).
+  virtual void OnProgress() = 0;
+  // The peer takes no more. Data may still come.
+  virtual void OnWriteClosed(const google::rpc::Status& status) = 0;
+
+  // The last call, one of these. The channel is gone when it returns.
+  // The connection has ended, and everything that came before was consumed. May come from inside
+  // Consume.
+  virtual void OnClosed(const v1::Closed& closed) = 0;
+  virtual void OnFailed(const google::rpc::Status& status) = 0;
+  virtual void OnDetached() = 0;
+  virtual void OnFenced(uint64_t epoch) = 0;
+  // The broker that had it is no more: what lies between the offsets is in doubt.
+  virtual void OnLost(const v1::Offsets& last_known) = 0;
+};
+
+// What a listening channel gets.
+class AcceptListener {
+ public:
+  virtual ~AcceptListener() = default;
+  // A connection, on `channel`, which is claimed (the session keeps it). Gives its listener.
+  virtual ClientListener* OnAccepted(ClientChannel* channel, const v1::Connection& connection) = 0;
+  virtual void OnFailed(const google::rpc::Status& status) = 0;
+};
+
+class ClientChannel final : public MuxChannel {
+ public:
+  // Bytes and marks, in order; kept until the broker has them.
+  void Write(absl::Cord bytes);
+  void WriteEof();
+  // The upgrade stands behind what was written; what is written from now on is protected. What was
+  // received and not consumed belongs to TLS.
+  void StartTls(v1::TlsOptions options, v1::StartTlsRequest::Side side);
+  // Flushes, then closes: OnClosed follows.
+  void Close();
+  // At once, by RST.
+  void Abort();
+  // Leaves the connection to its lease, behind what was written: OnDetached follows.
+  void Detach();
+  // The application has taken so many of the bytes it was given.
+  void Consume(uint64_t bytes);
+  // How much may be on its way to us or waiting for the application.
+  void set_window(uint64_t window);
+
+  // Written and not yet taken by the broker; one past the last byte that its kernel is known to
+  // have.
+  uint64_t unacked() const { return out.end().offset - out.taken().offset; }
+  uint64_t flushed() const { return flushed_; }
+  Position written() const { return out.end(); }
+  uint64_t epoch() const { return epoch_; }
+  const std::string& handle() const { return handle_; }
+  bool bound() const { return state_ == State::kBound; }
+
+ private:
+  friend class ClientSession;
+  enum class State {
+    kNew,      // no stream has carried its Open or Bind yet
+    kWaiting,  // asked, not answered
+    kBound,
+    kBroken,  // was bound; the link is down
+  };
+  ClientChannel(ClientSession* session, ClientListener* listener, uint64_t window)
+      : MuxChannel(0, SendHalf({}, 0), ReceiveHalf({}, window)),
+        session_(session),
+        listener_(listener) {}
+
+  void Refill(std::size_t) override {}
+  void WriteMark(Position at, FrameWriter* writer) override;
+  // Detach is no mark: it stands behind everything, and is said once per binding.
+  bool WriteEnd(FrameWriter* writer) override;
+  Position Taken() const override { return in.consumed(); }
+  void AddMark(v1::ClientFrame frame);
+  void ReadyIfOpen();
+  // Nothing is said on a channel that was asked for again before the answer: nobody knows yet where
+  // the broker stands.
+  bool MaySpeak() const {
+    return state_ == State::kBound ||
+           (state_ == State::kWaiting && handle_.empty() && !asked_before_);
+  }
+  // The broker's last word came, and everything before it was consumed.
+  void FinishIfConsumed();
+
+  ClientSession* const session_;
+  ClientListener* listener_;
+  State state_ = State::kNew;
+  uint64_t sequence_ = 0;  // in the order of their making
+  // How it came to be, for the streams to come.
+  std::optional<v1::Open> open_;
+  std::optional<v1::Bind> bind_;
+  bool asked_before_ = false;  // an earlier stream carried the Open: the answer may be a Bound
+  std::string handle_;
+  uint64_t epoch_ = 0;
+  uint64_t flushed_ = 0;
+  bool aborted_ = false;
+  bool detaching_ = false;
+  bool detach_sent_ = false;
+  // The frames of the marks that were not taken yet, by number.
+  std::deque<std::pair<uint32_t, v1::ClientFrame>> marks_;
+  // StartTls is under way: what comes before TlsStarted, from here on, is not ours to read.
+  std::optional<uint64_t> discard_from_;
+  std::optional<v1::Closed> closed_;  // told when everything before it was consumed
+};
+
+class ClientSession {
+ public:
+  // `holder`: 16 random bytes, drawn once per process (or whatever else must not be two).
+  explicit ClientSession(std::string holder, uint64_t window = 64 * 1024)
+      : holder_(std::move(holder)), window_(window) {}
+
+  // The listener must outlive the channel, which lives until the listener's last call. `request_id`
+  // of the request should be set: without one, an Open whose answer is lost can't be asked for
+  // again, and fails.
+  ClientChannel* Open(v1::OpenConnectionRequest request, ClientListener* listener);
+  ClientChannel* Open(v1::OpenUnixConnectionRequest request, ClientListener* listener);
+  // An existing connection. `read`: what the caller has of it already; none: from the lowest byte
+  // held. Its writes go on where the broker stands.
+  ClientChannel* Bind(std::string handle, bool steal, std::optional<Position> read,
+                      ClientListener* listener);
+  // Accepts `credits` connections. More by AddCredits.
+  uint32_t Listen(std::string server, uint32_t credits, AcceptListener* listener);
+  void AddCredits(uint32_t id, uint32_t credits);
+  void StopListening(uint32_t id);
+
+  void OnLinkUp();
+  void OnLinkDown();
+  // An error: the stream is of no use any more; end it, and make another.
+  absl::Status OnMessage(absl::Cord message, absl::Time now);
+  bool HasOutput() const { return mux_.HasOutput(); }
+  absl::Cord NextBatch() { return mux_.NextBatch(); }
+  void set_on_output(std::function<void()> notify) { on_output_ = std::move(notify); }
+  // The broker asked for no more new connections.
+  bool going_away() const { return going_away_; }
+  std::size_t channels() const { return channels_.size(); }
+
+ private:
+  friend class ClientChannel;
+  struct Listening {
+    uint32_t number = 0;
+    std::string server;
+    uint32_t credits = 0;
+    AcceptListener* listener = nullptr;
+  };
+
+  ClientChannel* Add(ClientListener* listener);
+  void Ask(ClientChannel* channel);
+  void Ask(Listening* listening);
+  void OnWelcome(const v1::Welcome& welcome);
+  void OnData(DataFrame* data);
+  void OnBound(const v1::Bound& bound);
+  void OnAccepted(const v1::Accepted& accepted);
+  absl::Status OnFrame(v1::BrokerFrame* frame);
+  void OnMark(uint32_t number, const v1::Position& at, const v1::BrokerFrame& frame);
+  ClientChannel* Find(uint32_t number);
+  // Takes the channel out of the session and hands it over for its last call.
+  std::unique_ptr<ClientChannel> Remove(ClientChannel* channel);
+  void Lose(ClientChannel* channel);
+  // The broker broke a rule on this channel.
+  void Fault(ClientChannel* channel, const absl::Status& status);
+  void Notify();
+
+  const std::string holder_;
+  const uint64_t window_;
+  std::function<void()> on_output_;
+  Mux mux_;
+  bool up_ = false;
+  bool welcome_ = false;
+  bool going_away_ = false;
+  uint64_t attempt_ = 0;  // counts the streams
+  uint64_t incarnation_ = 0;
+  uint64_t initial_window_ = 0;
+  uint32_t next_number_ = 1;
+  uint64_t next_sequence_ = 0;
+  absl::flat_hash_map<ClientChannel*, std::unique_ptr<ClientChannel>> channels_;
+  absl::flat_hash_map<uint32_t, ClientChannel*> by_number_;
+  std::map<uint32_t, std::unique_ptr<Listening>> listening_;  // by id
+  absl::flat_hash_map<uint32_t, Listening*> listening_by_number_;
+  uint32_t next_listening_id_ = 1;
+  absl::Time now_ = absl::InfinitePast();
+  absl::Time pinged_at_ = absl::InfinitePast();
+  uint64_t ping_nonce_ = 0;
+  absl::Duration round_trip_ = absl::Milliseconds(1);
+};
+
+}  // namespace sockbroker::session

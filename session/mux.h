@@ -1,0 +1,98 @@
+// Mux: what one end of a session has to say, as messages. Control frames go first, then acks, then
+// data in fair turns; what is ready when the link takes the next message goes together.
+//
+//   mux.Control(frame);                        // an answer, a fence: in order, before any data
+//   mux.Ready(channel);                        // it has (or may have) something to send
+//   mux.AckLater(channel);                     // its receive side may have something to tell
+//   while (link_free && mux.HasOutput()) link.Write(mux.NextBatch());
+//
+// Both ends are made of this: the broker's channels refill from sockets, the client's from their
+// applications.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/strings/cord.h"
+#include "session/fair_queue.h"
+#include "session/frame_codec.h"
+#include "session/receive_half.h"
+#include "session/send_half.h"
+
+namespace sockbroker::session {
+
+inline constexpr std::size_t kTurn = 64 * 1024;
+inline constexpr std::size_t kBatch = 256 * 1024;
+
+// One channel of a session, at either end.
+class MuxChannel {
+ public:
+  MuxChannel(uint32_t channel_number, SendHalf send, ReceiveHalf receive)
+      : number(channel_number), out(std::move(send)), in(std::move(receive)) {}
+  virtual ~MuxChannel() {
+    hook.Unlink();
+    ack.hook.Unlink();
+  }
+  MuxChannel(const MuxChannel&) = delete;
+  MuxChannel& operator=(const MuxChannel&) = delete;
+
+  uint32_t number;
+  SendHalf out;
+  ReceiveHalf in;
+
+ protected:
+  friend class Mux;
+  friend class FairQueue<MuxChannel>;
+
+  // Appends what its source has now to `out`, about `max` bytes, marks included; nothing if it has
+  // nothing.
+  virtual void Refill(std::size_t max) = 0;
+  // Writes the frame of a mark of `out`.
+  virtual void WriteMark(Position at, FrameWriter* writer) = 0;
+  // Everything that `out` had was sent: writes the channel's last frame, if it is time. True: the
+  // channel is done, and is not touched any more.
+  virtual bool WriteEnd(FrameWriter* /*writer*/) { return false; }
+  // What an ack may say was taken.
+  virtual Position Taken() const = 0;
+  // For the ack: see Ack.flushed.
+  virtual uint64_t Flushed() const { return 0; }
+
+  FairQueueHook hook;
+  // A second queue needs a second hook.
+  struct AckEntry {
+    FairQueueHook hook;
+    MuxChannel* channel = nullptr;
+  } ack;
+};
+
+class Mux {
+ public:
+  // In front of everything else, in the order of the calls.
+  template <typename Frame>
+  void Control(const Frame& frame) {
+    control_.Add(frame);
+  }
+  void Ready(MuxChannel* channel) { ready_.Add(channel); }
+  // `now`: though it is not due yet.
+  void AckLater(MuxChannel* channel, bool now = false);
+  // Its ack goes out with the control frames, because it will not be there later.
+  void AckNow(MuxChannel* channel);
+  // The link is down: what was to be said on it is void.
+  void DropControl() { control_ = FrameWriter(); }
+  // It sends nothing any more.
+  static void Forget(MuxChannel* channel);
+
+  bool HasOutput() const { return !control_.empty() || !acks_.empty() || !ready_.empty(); }
+  // The next message, about kBatch bytes; empty when there was nothing to send after all.
+  absl::Cord NextBatch();
+
+ private:
+  // One turn. True if the channel has more to send.
+  static bool Turn(MuxChannel* channel, FrameWriter* writer);
+
+  FrameWriter control_;
+  FairQueue<MuxChannel> ready_;
+  FairQueue<MuxChannel::AckEntry> acks_;
+};
+
+}  // namespace sockbroker::session
