@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include <cerrno>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -219,7 +220,8 @@ CO_TEST_REAL(StartServerTest, AnAddressOfAFamilyThatTheMachineLacksIsSkipped) {
               StatusIs(absl::StatusCode::kUnavailable, "could not bind on any address"));
 }
 
-// Lets the process have no further descriptor while it lives.
+// Lets the process have no further descriptor while it lives. What runs meanwhile must have run
+// before, and assertions wait: UBSan opens a pipe to look at an object whose type it has not seen.
 class NoDescriptorsLeft {
  public:
   NoDescriptorsLeft() {
@@ -239,8 +241,13 @@ class NoDescriptorsLeft {
 
 // Rows: 66
 CO_TEST_REAL(StartServerTest, WantOfDescriptorsIsNotMistakenForAFamilyThatTheMachineLacks) {
-  const NoDescriptorsLeft exhausted;
-  EXPECT_THAT(co_await StartServer(Echo, "127.0.0.1", 0), HasErrno(EMFILE));
+  absl::StatusOr<Server> server = co_await StartServer(Echo, "127.0.0.1", 0);
+  CO_ASSERT_OK(server);
+  {
+    const NoDescriptorsLeft exhausted;
+    server = co_await StartServer(Echo, "127.0.0.1", 0);
+  }
+  EXPECT_THAT(server, HasErrno(EMFILE));
 }
 
 // Rows: 67
@@ -638,57 +645,80 @@ CO_TEST_REAL(StartServerTest, WithoutACallbackConnectionsAreHeldUntilTheyAreClos
 void RunUntil(EventLoop* loop, absl::AnyInvocable<bool()> condition) {
   const absl::Time deadline = MonotonicClock()->Now() + kRealTimeLimit;
   while (!condition() && MonotonicClock()->Now() < deadline) loop->RunUntilIdle();
-  EXPECT_TRUE(condition());
 }
 
+// A server in virtual time, after it has served one client and another server has closed.
+class StartServerExhaustionTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    loop_.SetExceptionHandler([this](const EventLoop::ExceptionContext& context) {
+      reported_.push_back(GetErrno(context.status));
+      if (on_exception_) on_exception_();
+    });
+    Serve();
+    server_.Close();
+    Serve();
+    loop_.CallLater(absl::Seconds(1), [] {});
+    clock_.Advance(absl::Seconds(1));
+    loop_.RunUntilIdle();
+  }
+
+  ManualClock clock_;
+  EventLoop loop_{&clock_};
+  Server server_;
+  std::vector<int> reported_;
+  std::function<void()> on_exception_;
+
+ private:
+  void Serve() {
+    server_ = *loop_.RunUntilComplete(StartServer(Echo, std::string("127.0.0.1"), 0));
+    const Descriptor client = ConnectNow(server_.sockets()[0]);
+    RunUntil(&loop_, [this] { return server_.accepted_total() == 1; });
+  }
+};
+
 // Rows: 10
-TEST(StartServerExhaustionTest, TheListenerRestsForASecondAndThenGoesOnWhereItWas) {
-  ManualClock clock;
-  EventLoop loop(&clock);
-  std::vector<int> reported;
-  loop.SetExceptionHandler([&](const EventLoop::ExceptionContext& context) {
-    reported.push_back(GetErrno(context.status));
-  });
-  absl::StatusOr<Server> server =
-      loop.RunUntilComplete(StartServer(Echo, std::string("127.0.0.1"), 0));
-  ASSERT_THAT(server, IsOk());
-  const Descriptor first = ConnectNow(server->sockets()[0]);
-  const Descriptor second = ConnectNow(server->sockets()[0]);
+TEST_F(StartServerExhaustionTest, TheListenerRestsForASecondAndThenGoesOnWhereItWas) {
+  const Descriptor first = ConnectNow(server_.sockets()[0]);
+  const Descriptor second = ConnectNow(server_.sockets()[0]);
+  std::vector<int> after_999_ms;
+  std::vector<int> after_1_s;
   {
     const NoDescriptorsLeft exhausted;
-    RunUntil(&loop, [&] { return !reported.empty(); });
-    // It doesn't spin: nothing more is tried, and nothing more reported, before its time.
-    loop.RunUntilIdle();
-    clock.Advance(absl::Milliseconds(999));
-    loop.RunUntilIdle();
-    EXPECT_THAT(reported, ElementsAre(EMFILE));
-    // Still nothing to be had: it rests for another second.
-    clock.Advance(absl::Milliseconds(1));
-    loop.RunUntilIdle();
-    EXPECT_THAT(reported, ElementsAre(EMFILE, EMFILE));
+    RunUntil(&loop_, [this] { return !reported_.empty(); });
+    loop_.RunUntilIdle();
+    clock_.Advance(absl::Milliseconds(999));
+    loop_.RunUntilIdle();
+    after_999_ms = reported_;
+    clock_.Advance(absl::Milliseconds(1));
+    loop_.RunUntilIdle();
+    after_1_s = reported_;
   }
-  loop.RunUntilIdle();
-  EXPECT_EQ(server->accepted_total(), 0u);
-  clock.Advance(absl::Seconds(1));
-  RunUntil(&loop, [&] { return server->accepted_total() == 2; });
-  EXPECT_THAT(reported, SizeIs(2));
-  EXPECT_TRUE(server->is_serving());
+  // It doesn't spin: nothing is tried, and nothing reported, before its time.
+  EXPECT_THAT(after_999_ms, ElementsAre(EMFILE));
+  // There was still nothing to be had: it rests for another second.
+  EXPECT_THAT(after_1_s, ElementsAre(EMFILE, EMFILE));
+  loop_.RunUntilIdle();
+  EXPECT_EQ(server_.accepted_total(), 1u);
+  clock_.Advance(absl::Seconds(1));
+  RunUntil(&loop_, [this] { return server_.accepted_total() == 3; });
+  EXPECT_EQ(server_.accepted_total(), 3u);
+  EXPECT_THAT(reported_, SizeIs(2));
+  EXPECT_TRUE(server_.is_serving());
 }
 
 // Rows: 10
-TEST(StartServerExhaustionTest, AnExceptionHandlerMayCloseTheServerThatIsOutOfDescriptors) {
-  ManualClock clock;
-  EventLoop loop(&clock);
-  absl::StatusOr<Server> server =
-      loop.RunUntilComplete(StartServer(Echo, std::string("127.0.0.1"), 0));
-  ASSERT_THAT(server, IsOk());
-  loop.SetExceptionHandler([&](const EventLoop::ExceptionContext&) { server->Close(); });
-  const Descriptor client = ConnectNow(server->sockets()[0]);
-  const NoDescriptorsLeft exhausted;
-  RunUntil(&loop, [&] { return server->is_closed(); });
-  clock.Advance(absl::Seconds(2));
-  loop.RunUntilIdle();
-  EXPECT_EQ(server->accepted_total(), 0u);
+TEST_F(StartServerExhaustionTest, AnExceptionHandlerMayCloseTheServer) {
+  on_exception_ = [this] { server_.Close(); };
+  const Descriptor client = ConnectNow(server_.sockets()[0]);
+  {
+    const NoDescriptorsLeft exhausted;
+    RunUntil(&loop_, [this] { return server_.is_closed(); });
+    clock_.Advance(absl::Seconds(2));
+    loop_.RunUntilIdle();
+  }
+  EXPECT_THAT(reported_, ElementsAre(EMFILE));
+  EXPECT_TRUE(server_.is_closed());
 }
 
 }  // namespace
