@@ -149,7 +149,7 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
     return 0;
   }
   if (version) {
-    std::cout << "sockbrokerd " << kVersion << std::endl;
+    std::cout << "sockbrokerd " << kVersion << "\n" << std::flush;
     return 0;
   }
   if (flags.listen.empty()) {

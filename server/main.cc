@@ -94,7 +94,7 @@ class Watchdog {
 };
 
 int Fail(const absl::Status& status) {
-  std::cerr << "sockbrokerd: " << status.message() << std::endl;
+  std::cerr << "sockbrokerd: " << status.message() << "\n" << std::flush;
   return kExitFailure;
 }
 

@@ -2,7 +2,7 @@
 
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): sigset_t and friends are POSIX's
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>

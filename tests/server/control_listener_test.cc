@@ -78,6 +78,7 @@ TEST_F(ControlListenerTest, TakesAllOfManyInSeveralTurns) {
   ListenUnix();
   ASSERT_THAT(listener_->Start(), IsOk());
   std::vector<Descriptor> clients;
+  clients.reserve(200);
   for (int i = 0; i < 200; i++) clients.push_back(Connect());
   loop_.RunUntilIdle();
   EXPECT_THAT(connections_, SizeIs(200));

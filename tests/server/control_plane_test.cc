@@ -28,7 +28,6 @@ namespace {
 
 using streams::IsOk;
 using ::testing::ElementsAre;
-using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using v1::SocketBroker;

@@ -62,12 +62,13 @@ TEST(DescriptorBudget, NeverExceedsItsCapacityWhenManyThreadsAsk) {
   std::atomic<int> given = 0;
   std::vector<std::thread> threads;
   std::vector<std::vector<DescriptorBudget::Hold>> kept(8);
-  for (std::size_t t = 0; t < kept.size(); t++) {
-    threads.emplace_back([&, t] {
+  threads.reserve(kept.size());
+  for (std::vector<DescriptorBudget::Hold>& mine : kept) {
+    threads.emplace_back([&] {
       for (int i = 0; i < 1000; i++) {
         if (auto hold = budget.Acquire()) {
           given++;
-          kept[t].push_back(*std::move(hold));
+          mine.push_back(*std::move(hold));
         }
       }
     });

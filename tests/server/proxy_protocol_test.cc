@@ -14,7 +14,6 @@
 namespace sockbroker::server {
 namespace {
 
-using streams::IsOk;
 using streams::IsOkAndHolds;
 using streams::SocketAddress;
 using streams::StatusIs;
@@ -188,7 +187,7 @@ TEST(ProxyV1, IsStrict) {
        }) {
     EXPECT_EQ(FeedAll(line), Result::kBad) << line;
   }
-  EXPECT_EQ(FeedAll(std::string("PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n", 38)), Result::kBad);
+  EXPECT_EQ(FeedAll(std::string("PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n", 37)), Result::kBad);
 }
 
 TEST(ProxyV1, ALineFeedAloneDoesNotEndTheLine) {
