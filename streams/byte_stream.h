@@ -4,7 +4,7 @@
 // the protocol above.
 //
 // All calls are on the loop's thread. A stream never calls its protocol from inside Write, Close or
-// Abort, only from the loop.
+// Abort, only from the loop; but for OnPauseWriting, which must be known when Write returns.
 #pragma once
 
 #include <cstddef>

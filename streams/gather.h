@@ -37,9 +37,9 @@ struct GatherState {
   std::exception_ptr first_exception;
 };
 
-inline const absl::Status& StatusOf(const absl::Status& status) { return status; }
+inline absl::Status StatusOf(const absl::Status& status) { return status; }
 template <typename T>
-const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+absl::Status StatusOf(const absl::StatusOr<T>& result) {
   return result.status();
 }
 
@@ -112,12 +112,14 @@ Task<absl::StatusOr<std::vector<T>>> Gather(std::vector<Task<absl::StatusOr<T>>>
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
   auto state = std::make_shared<internal::GatherState>();
   std::vector<std::shared_ptr<std::optional<absl::StatusOr<T>>>> slots;
+  slots.reserve(tasks.size());
   for (auto& task : tasks)
     slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
   absl::Status cancelled = co_await internal::AwaitGather(state, /*fail_fast=*/true);
   if (!cancelled.ok()) co_return cancelled;
   if (!state->first_error.ok()) co_return state->first_error;
   std::vector<T> values;
+  values.reserve(slots.size());
   for (auto& slot : slots) values.push_back(*std::move(**slot));
   co_return values;
 }
@@ -137,10 +139,12 @@ Task<std::vector<T>> GatherSettled(std::vector<Task<T>> tasks) {
   EventLoop* loop = (co_await internal::CurrentContext{}).loop;
   auto state = std::make_shared<internal::GatherState>();
   std::vector<std::shared_ptr<std::optional<T>>> slots;
+  slots.reserve(tasks.size());
   for (auto& task : tasks)
     slots.push_back(internal::StartGatherChild(state, loop, std::move(task)));
   (void)co_await internal::AwaitGather(state, /*fail_fast=*/false);
   std::vector<T> results;
+  results.reserve(slots.size());
   for (auto& slot : slots) results.push_back(std::move(**slot));
   co_return results;
 }

@@ -34,7 +34,8 @@ class StreamReader {
   // read(n): waits until there is at least one byte, then gives at most n; empty at EOF. n == 0
   // answers at once with nothing. Not bounded by the limit.
   Task<absl::StatusOr<absl::Cord>> Read(std::size_t n);
-  // read(-1): everything until EOF. Cancelling it loses what it had collected, as in asyncio.
+  // read(-1): everything until EOF. Cancelled or failed, it puts back what it had collected
+  // (asyncio: loses it).
   Task<absl::StatusOr<absl::Cord>> ReadAll();
   // readline(): as ReadUntil("\n"), but at EOF it gives the partial line (possibly empty). A line
   // over the limit is LimitOverrunError and stays in the buffer (asyncio: ValueError, and drops

@@ -47,12 +47,14 @@ absl::Status TransportSocket::shutdown(int how) const {
 StreamWriter::StreamWriter(std::shared_ptr<internal::WriterHandle> handle)
     : handle_(std::move(handle)), core_(handle_->core.get()) {}
 
-absl::Status StreamWriter::Write(absl::Cord data) { return core_->Write(std::move(data)); }
+absl::Status StreamWriter::Write(absl::Cord data) {
+  return core_->Write(std::move(data), "write");
+}
 
 absl::Status StreamWriter::WriteLines(std::vector<absl::Cord> lines) {
   absl::Cord all;
   for (absl::Cord& line : lines) all.Append(std::move(line));
-  return core_->Write(std::move(all));
+  return core_->Write(std::move(all), "writelines");
 }
 
 Task<absl::Status> StreamWriter::Drain() { return StreamCore::Drain(handle_->core); }

@@ -214,8 +214,11 @@ bool StreamCore::OnEof() {
 
 // --- writing
 
-absl::Status StreamCore::Write(absl::Cord data) {
-  if (write_eof_) return absl::FailedPreconditionError("Cannot call write() after write_eof()");
+absl::Status StreamCore::Write(absl::Cord data, absl::string_view caller) {
+  if (write_eof_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("Cannot call ", caller, "() after write_eof()"));
+  }
   if (!data.empty()) stream_->Write(std::move(data));
   return absl::OkStatus();
 }

@@ -43,7 +43,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
                                      std::shared_ptr<const TlsContext> context,
                                      StartTlsOptions options);
 
-  absl::Status Write(absl::Cord data);
+  absl::Status Write(absl::Cord data, absl::string_view caller);
   absl::Status WriteEof();
   void Close(bool discard_pending);
   void Abort(absl::Status reason);

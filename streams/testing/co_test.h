@@ -55,6 +55,7 @@ void RunInRealTime(Task<void> body, absl::Duration limit = kRealTimeLimit);
   co_return GTEST_MESSAGE_(message, ::testing::TestPartResult::kFatalFailure)
 #define CO_ASSERT_PRED_FORMAT2_(format, a, b) GTEST_PRED_FORMAT2_(format, a, b, CO_FATAL_FAILURE_)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a base class is no expression.
 #define SOCKBROKER_CO_TEST_(suite, name, fixture, run)                                     \
   class suite##_##name##_CoTest final : public fixture {                                   \
     void TestBody() override { ::sockbroker::streams::run(Body()); }                       \
@@ -64,3 +65,4 @@ void RunInRealTime(Task<void> body, absl::Duration limit = kRealTimeLimit);
       ::testing::RegisterTest(#suite, #name, nullptr, nullptr, __FILE__, __LINE__,         \
                               []() -> fixture* { return new suite##_##name##_CoTest(); }); \
   ::sockbroker::streams::Task<void> suite##_##name##_CoTest::Body()
+// NOLINTEND(bugprone-macro-parentheses)

@@ -19,16 +19,16 @@ namespace sockbroker::streams {
 
 namespace testing_internal {
 
-inline const absl::Status& AsStatus(const absl::Status& status) { return status; }
+inline absl::Status AsStatus(const absl::Status& status) { return status; }
 template <typename T>
-const absl::Status& AsStatus(const absl::StatusOr<T>& result) {
+absl::Status AsStatus(const absl::StatusOr<T>& result) {
   return result.status();
 }
 
 }  // namespace testing_internal
 
 MATCHER(IsOk, negation ? "isn't OK" : "is OK") {
-  const absl::Status& status = testing_internal::AsStatus(arg);
+  const absl::Status status = testing_internal::AsStatus(arg);
   if (!status.ok()) *result_listener << "which is " << status;
   return status.ok();
 }
@@ -46,18 +46,18 @@ MATCHER_P(IsOkAndHolds, value, "is OK and holds " + ::testing::PrintToString(val
 MATCHER_P2(StatusIs, code, message,
            "is " + absl::StatusCodeToString(code) + " with the message " +
                ::testing::PrintToString(message)) {
-  const absl::Status& status = testing_internal::AsStatus(arg);
+  const absl::Status status = testing_internal::AsStatus(arg);
   *result_listener << "which is " << status;
   return status.code() == code && ::testing::Matches(message)(std::string(status.message()));
 }
 MATCHER_P(StatusIs, code, "is " + absl::StatusCodeToString(code)) {
-  const absl::Status& status = testing_internal::AsStatus(arg);
+  const absl::Status status = testing_internal::AsStatus(arg);
   *result_listener << "which is " << status;
   return status.code() == code;
 }
 
 MATCHER_P(HasErrno, os_errno, "has the errno " + ::testing::PrintToString(os_errno)) {
-  const absl::Status& status = testing_internal::AsStatus(arg);
+  const absl::Status status = testing_internal::AsStatus(arg);
   *result_listener << "which is " << status << " with errno " << GetErrno(status);
   return GetErrno(status) == os_errno;
 }

@@ -154,7 +154,7 @@ TEST_F(TimerTest, MayDestroyItselfFromItsCallback) {
 TEST_F(TimerTest, MayCancelAnotherThatIsDueAtTheSameTime) {
   Timer second(&loop, Note("second"));
   Timer first(&loop, [&] {
-    notes.push_back("first");
+    notes.emplace_back("first");
     second.Cancel();
   });
   first.SetAfter(absl::Seconds(1));
@@ -195,7 +195,7 @@ TEST_F(CallbackTest, RunInTheOrderTheyWereGiven) {
 
 TEST_F(CallbackTest, WhatBecomesReadyMeanwhileRunsInTheNextIteration) {
   loop.CallSoon([this] {
-    notes.push_back("1");
+    notes.emplace_back("1");
     loop.CallSoon(Note("3, in the next iteration"));
   });
   loop.CallSoon(Note("2"));
@@ -208,7 +208,7 @@ TEST_F(CallbackTest, WhatBecomesReadyMeanwhileRunsInTheNextIteration) {
 
 TEST_F(CallbackTest, AndTasksShareOneOrder) {
   auto task = [](std::vector<std::string>* out) -> Task<void> {
-    out->push_back("task");
+    out->emplace_back("task");
     co_return;
   };
   loop.CallSoon(Note("before"));
@@ -241,7 +241,7 @@ TEST_F(CallbackTest, PostedOnesRunInTheirOrder) {
 TEST_F(CallbackTest, OnePostedFromAPostedOneRunsInALaterIteration) {
   loop.Post([this] {
     loop.Post(Note("second"));
-    notes.push_back("first");
+    notes.emplace_back("first");
   });
   loop.RunUntilIdle();
   EXPECT_THAT(notes, ElementsAre("first", "second"));
@@ -296,7 +296,7 @@ Task<void> CleanUpWhenCancelled(std::vector<std::string>* notes) {
   absl::Status status = co_await Sleep(absl::InfiniteDuration());
   notes->push_back(std::string(status.message()));
   co_await Yield();
-  notes->push_back("cleaned up");
+  notes->emplace_back("cleaned up");
 }
 
 TEST(LoopEndTest, TasksThatStillRunAreCancelledAndRunToTheirEnd) {
@@ -357,7 +357,7 @@ TEST_F(RunTest, UntilCompleteIsNotEndedByAStop) {
 
 TEST_F(RunTest, ForeverEndsAfterTheIterationThatStops) {
   loop.CallSoon([this] {
-    notes.push_back("stop");
+    notes.emplace_back("stop");
     loop.Stop();
     loop.CallSoon(Note("next iteration"));
   });

@@ -26,7 +26,6 @@ namespace {
 using absl::StatusCode;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Optional;
 
 using ReadResult = absl::StatusOr<absl::Cord>;
 

@@ -27,7 +27,6 @@ namespace sockbroker::streams {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
@@ -355,6 +354,7 @@ CO_TEST(GatherTest, GivesResultsInTheOrderOfTheArgumentsWhateverEndsFirst) {
   EXPECT_EQ(LoopTime(), start + absl::Seconds(3)) << "they run side by side";
 
   std::vector<Task<absl::StatusOr<int>>> tasks;
+  tasks.reserve(5);
   for (int i = 0; i < 5; ++i) tasks.push_back(ValueAfter(absl::Seconds(5 - i), i));
   absl::StatusOr<std::vector<int>> all = co_await Gather(std::move(tasks));
   CO_ASSERT_OK(all);
@@ -373,7 +373,7 @@ CO_TEST(GatherTest, OfNothingIsNothing) {
 Task<absl::StatusOr<int>> NoteEnd(absl::Duration delay, absl::Status result,
                                   std::vector<std::string>* notes) {
   absl::Status status = co_await Sleep(delay);
-  notes->push_back(status.ok() ? "ran to its end" : "cancelled");
+  notes->emplace_back(status.ok() ? "ran to its end" : "cancelled");
   if (!result.ok()) co_return result;
   co_return 0;
 }

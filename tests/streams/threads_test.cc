@@ -25,7 +25,6 @@ namespace sockbroker::streams {
 namespace {
 
 using absl::StatusCode;
-using ::testing::Eq;
 using ::testing::Optional;
 
 Task<std::thread::id> WhereAmI() { co_return std::this_thread::get_id(); }
@@ -55,6 +54,7 @@ TEST(PostTest, KeepsTheOrderOfEachCallerAndLosesNone) {
   {
     LoopThread thread("loop");
     std::vector<std::thread> callers;
+    callers.reserve(kCallers);
     for (int caller = 0; caller < kCallers; ++caller) {
       callers.emplace_back([&, caller] {
         for (int i = 0; i < kPosts; ++i) {

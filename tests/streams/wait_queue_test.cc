@@ -139,9 +139,9 @@ CO_TEST(WaitQueueTest, AWokenWaiterMayWaitAgainWithoutBeingWokenTwice) {
   std::vector<std::string> order;
   auto twice = [](WaitQueue* q, std::vector<std::string>* notes) -> Task<void> {
     EXPECT_THAT(co_await q->Wait(), IsOk());
-    notes->push_back("once");
+    notes->emplace_back("once");
     EXPECT_THAT(co_await q->Wait(), IsOk());
-    notes->push_back("twice");
+    notes->emplace_back("twice");
   };
   TaskHandle<void> waiter = CreateTask(twice(&queue, &order));
   co_await Idle();

@@ -401,11 +401,12 @@ CO_TEST_REAL(WriteEofTest, OnAUnixSocketSendsEofBehindAllDataAndReadingGoesOn) {
 CO_TEST(WriteEofTest, AfterItEveryWriteIsRefusedEvenAnEmptyOne) {
   MemoryPeer link = MakeMemoryPeer();
   CO_ASSERT_OK(link.writer.WriteEof());
-  const auto refused = StatusIs(StatusCode::kFailedPrecondition, HasSubstr("after write_eof()"));
-  EXPECT_THAT(link.writer.Write("x"), refused);
-  EXPECT_THAT(link.writer.Write(""), refused);
-  EXPECT_THAT(link.writer.WriteLines({absl::Cord("x")}), refused);
-  EXPECT_THAT(link.writer.WriteLines({}), refused);
+  auto refused = [](const char* text) { return StatusIs(StatusCode::kFailedPrecondition, text); };
+  EXPECT_THAT(link.writer.Write("x"), refused("Cannot call write() after write_eof()"));
+  EXPECT_THAT(link.writer.Write(""), refused("Cannot call write() after write_eof()"));
+  EXPECT_THAT(link.writer.WriteLines({absl::Cord("x")}),
+              refused("Cannot call writelines() after write_eof()"));
+  EXPECT_THAT(link.writer.WriteLines({}), refused("Cannot call writelines() after write_eof()"));
   EXPECT_EQ(link.peer->readable(), 0u);
 }
 
