@@ -22,9 +22,11 @@ bool Installed(const std::string& program) { return access(program.c_str(), X_OK
 ChildProcess::ChildProcess(std::vector<std::string> argv, Options options) {
   auto [ours, theirs] = UnixSocketPair();
   std::vector<char*> arguments;
+  arguments.reserve(argv.size() + 1);
   for (std::string& argument : argv) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   std::vector<char*> environment;
+  environment.reserve(options.environment.size());
   for (std::string& variable : options.environment) environment.push_back(variable.data());
   for (char** variable = environ; *variable != nullptr; ++variable) {
     environment.push_back(*variable);
@@ -37,6 +39,7 @@ ChildProcess::ChildProcess(std::vector<std::string> argv, Options options) {
   posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDOUT_FILENO);
   // By way of high numbers, so that none is overwritten before it has its place.
   std::vector<Descriptor> high;
+  high.reserve(options.inherited.size());
   for (const int fd : options.inherited) high.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, 100));
   int number = STDERR_FILENO;
   for (const Descriptor& fd : high) posix_spawn_file_actions_adddup2(&actions, fd.get(), ++number);

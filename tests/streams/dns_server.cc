@@ -91,7 +91,7 @@ std::string FakeDnsServer::Reply(const std::string& query, bool tcp) {
   std::string name;
   std::size_t at = kHeaderSize;
   while (at < query.size() && query[at] != 0) {
-    const auto length = static_cast<std::size_t>(query[at]);
+    const auto length = static_cast<std::size_t>(static_cast<uint8_t>(query[at]));
     if (!name.empty()) name += '.';
     name += query.substr(at + 1, length);
     at += 1 + length;

@@ -34,6 +34,7 @@ using ::testing::Pair;
 
 std::vector<SocketAddress> Addresses(const std::vector<std::string>& hosts) {
   std::vector<SocketAddress> addresses;
+  addresses.reserve(hosts.size());
   for (const std::string& host : hosts) addresses.push_back(*SocketAddress::FromIp(host, 1));
   return addresses;
 }

@@ -24,16 +24,12 @@ namespace sockbroker::streams {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::Each;
 using ::testing::ElementsAre;
-using ::testing::Eq;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using ::testing::Optional;
 using ::testing::SizeIs;
 using ::testing::StartsWith;
-using ::testing::UnorderedElementsAre;
 
 SocketAddress LocalOf(const Descriptor& fd) { return SocketAddress::OfLocal(fd.get()); }
 uint16_t PortOf(const Descriptor& fd) { return LocalOf(fd).port(); }

@@ -334,6 +334,7 @@ Task<void> CloseEverything(Server server, bool* closed) {
 CO_TEST_REAL_F(ServerTest, AfterCloseAndCloseClientsWaitClosedEndsWithinTwoTurns) {
   Server server = co_await Start();
   std::vector<Connection> clients;
+  clients.reserve(5);
   for (int i = 0; i < 5; ++i) clients.push_back(co_await Connect(server));
   bool closed = false;
   TaskHandle<void> closing = CreateTask(CloseEverything(server, &closed));

@@ -31,7 +31,6 @@ namespace sockbroker::streams {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::Optional;
 using ::testing::SizeIs;
 

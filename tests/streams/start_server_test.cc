@@ -34,8 +34,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
-using ::testing::Not;
 using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
@@ -465,6 +463,7 @@ CO_TEST_REAL(StartServerTest, AtMostOneMoreThanTheBacklogIsAcceptedInOneTurn) {
   Descriptor listener = ListeningSocket("127.0.0.1");
   const SocketAddress address = SocketAddress::OfLocal(listener.get());
   std::vector<Descriptor> clients;
+  clients.reserve(8);
   for (int i = 0; i < 8; ++i) clients.push_back(ConnectNow(address));
   StartServerOptions options;
   options.backlog = 2;  // of what the kernel holds already, nothing is lost
@@ -485,6 +484,7 @@ CO_TEST_REAL(StartServerTest, AConnectionThatWasResetInTheBacklogKeepsNobodyBehi
   Descriptor listener = ListeningSocket("127.0.0.1");
   const SocketAddress address = SocketAddress::OfLocal(listener.get());
   std::vector<Descriptor> clients;
+  clients.reserve(8);
   for (int i = 0; i < 3; ++i) clients.push_back(ConnectNow(address));
   ResetNow(&clients[0]);
   absl::StatusOr<Server> server = co_await StartServer(Echo, One(std::move(listener)));
