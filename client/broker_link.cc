@@ -21,6 +21,14 @@ namespace {
 // a restart is waited for, to be told so.
 constexpr absl::Duration kPatienceWithTheDead = absl::Seconds(5);
 
+void Pause(absl::Time until, Canceller* canceller) {
+  if (canceller != nullptr) {
+    canceller->SleepUnlessCancelled(until - absl::Now());
+  } else {
+    absl::SleepFor(until - absl::Now());
+  }
+}
+
 }  // namespace
 
 void Canceller::Cancel() {
@@ -60,7 +68,8 @@ absl::StatusOr<std::unique_ptr<BrokerLink>> BrokerLink::Connect(BrokerAddress ad
                                                                 absl::Duration timeout) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
+  // The time one attempt to connect may take, in spite of its name.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   // A broker beyond a link that went silent is noticed while calls wait; it allows a ping every 10
   // s.
@@ -84,6 +93,19 @@ absl::StatusOr<std::unique_ptr<BrokerLink>> BrokerLink::Connect(BrokerAddress ad
     channel->WaitForStateChange(state, absl::ToChronoTime(absl::Now() + absl::Milliseconds(100)));
   }
   return std::unique_ptr<BrokerLink>(new BrokerLink(std::move(address), std::move(channel)));
+}
+
+bool BrokerLink::AwaitConnected(absl::Time until, const Canceller* canceller) {
+  while (canceller == nullptr || !canceller->cancelled()) {
+    const grpc_connectivity_state state = channel_->GetState(/*try_to_connect=*/true);
+    if (state == GRPC_CHANNEL_READY) return true;
+    const absl::Time now = absl::Now();
+    if (now >= until) return false;
+    // In slices, so that Ctrl-C is heard.
+    channel_->WaitForStateChange(
+        state, absl::ToChronoTime(std::min(until, now + absl::Milliseconds(100))));
+  }
+  return false;
 }
 
 grpc::Status BrokerLink::Repeat(absl::FunctionRef<grpc::Status(grpc::ClientContext*)> attempt,
@@ -112,15 +134,17 @@ grpc::Status BrokerLink::Repeat(absl::FunctionRef<grpc::Status(grpc::ClientConte
       patience = std::min(patience, kPatienceWithTheDead);
     }
     if (now - broken_since >= patience) return status;
-    const absl::Duration pause = backoff.Next();
-    if (now + pause >= deadline) {
+    const absl::Time give_up = std::min(deadline, broken_since + patience);
+    // At least a moment: the broker may be there and answer UNAVAILABLE. Then in slices, so that a
+    // broker that dies for good meanwhile is noticed.
+    Pause(std::min(give_up, now + backoff.Next()), options.canceller);
+    AwaitConnected(std::min(give_up, absl::Now() + absl::Seconds(1)), options.canceller);
+    if (options.canceller != nullptr && options.canceller->cancelled()) {
+      return {grpc::StatusCode::CANCELLED, "interrupted"};
+    }
+    if (absl::Now() >= deadline) {
       return {grpc::StatusCode::DEADLINE_EXCEEDED,
               "timed out while the broker could not be reached"};
-    }
-    if (options.canceller == nullptr) {
-      absl::SleepFor(pause);
-    } else if (options.canceller->SleepUnlessCancelled(pause)) {
-      return {grpc::StatusCode::CANCELLED, "interrupted"};
     }
   }
 }

@@ -85,6 +85,11 @@ class BrokerLink {
   grpc::Status Repeat(absl::FunctionRef<grpc::Status(grpc::ClientContext*)> attempt,
                       const CallOptions& options);
 
+  // Waits until the channel has a connection, or `until`; says which. False at once when cancelled
+  // (the canceller may be null). Sleeping instead would not do: gRPC reads from a connection that
+  // is being made only while somebody waits in one of its calls, and every 5 s.
+  bool AwaitConnected(absl::Time until, const Canceller* canceller);
+
  private:
   BrokerLink(BrokerAddress address, std::shared_ptr<grpc::Channel> channel);
 

@@ -163,6 +163,8 @@ class ConnectRun {
       return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", peer), opened));
     }
     notes_.Connected(host, port, connection);
+    WidenPipe(STDIN_FILENO);
+    WidenPipe(STDOUT_FILENO);
     return client::Converse(*link_, connection, peer, STDIN_FILENO, STDOUT_FILENO,
                             MakePumpOptions(options_), notes_, interrupt_);
   }

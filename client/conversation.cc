@@ -1,5 +1,7 @@
 #include "client/conversation.h"
 
+#include <fcntl.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -80,6 +82,13 @@ void TuneForPump(v1::ConnectionOptions* options) {
   options->mutable_timeouts()->mutable_close()->set_seconds(3600);
 }
 
+void WidenPipe(int fd) {
+  constexpr int kSize = 1 << 20;
+  if (const int size = fcntl(fd, F_GETPIPE_SZ); size > 0 && size < kSize) {
+    (void)fcntl(fd, F_SETPIPE_SZ, kSize);
+  }
+}
+
 int Converse(BrokerLink& link, const v1::Connection& connection, absl::string_view peer, int input,
              int output, PumpOptions options, const Notes& notes, Interrupt* interrupt,
              PumpResult* result) {
@@ -111,6 +120,11 @@ int Converse(BrokerLink& link, const v1::Connection& connection, absl::string_vi
       if (!result->failed_part.empty()) {
         PrintError(absl::StrCat(result->failed_part, " failed: ", result->status.error_message()));
         exit_status = kExitFailed;
+      } else if (const v1::Reason reason = ReasonOf(result->status);
+                 reason == v1::LOST || reason == v1::WRONG_BROKER) {
+        // Whose handle it was has gone: another broker is at its address, whatever id it has.
+        PrintError(absl::StrCat("the connection to ", peer, " is lost: the broker at ",
+                                link.address().text(), " was restarted, and its sockets are gone"));
       } else if (IsBrokenLink(result->status)) {
         PrintError(absl::StrCat("the connection to ", peer, " is lost with its broker: ",
                                 NoBrokerText(link.address(), result->status)));

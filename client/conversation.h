@@ -17,6 +17,10 @@ namespace sockbroker::client {
 // What a connection needs so that a pump over it is quick, and loses nothing while it closes.
 void TuneForPump(v1::ConnectionOptions* options);
 
+// Makes a pipe hold a megabyte, so that the program on its other side works while the next
+// megabyte is fetched. Nothing for what is no pipe, or when the system's bounds don't allow it.
+void WidenPipe(int fd);
+
 // Like Pump::Run, then closes the connection. When it ended in good order, waits until the kernel
 // of the broker's machine has everything that was sent, as a program's own socket would. `peer` is
 // what errors call the other end. Borrows all; `interrupt` may not be null.

@@ -230,6 +230,8 @@ class ListenRun {
 
   int ServeWithStdio(const v1::Connection& connection) {
     PumpOptions pump = MakePumpOptions();
+    WidenPipe(STDIN_FILENO);
+    WidenPipe(STDOUT_FILENO);
     if (isatty(STDIN_FILENO) == 1) {
       pump.at_peer_eof = PumpOptions::PeerEof::kEnd;
     } else if (options_.keep) {

@@ -37,8 +37,12 @@ absl::StatusOr<Port> ParsePort(absl::string_view text) {
     return Port{*number, ""};
   }
   // Names of services have a letter (RFC 6335); "-5" and "1e3" are mistakes.
-  if (text.empty() || text.size() > 32 ||
-      !absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
+  const bool name = !text.empty() && text.size() <= 32 &&
+                    absl::ascii_isalpha(static_cast<unsigned char>(text[0])) &&
+                    std::all_of(text.begin(), text.end(), [](char c) {
+                      return absl::ascii_isgraph(static_cast<unsigned char>(c));
+                    });
+  if (!name) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", text, "' is not a port: 0 to 65535 or a service's name (http) are"));
   }

@@ -102,8 +102,10 @@ int RunWatch(BrokerLink& link, const WatchOptions& options, Interrupt* interrupt
       PrintError(absl::StrCat("lost the broker at ", link.address().text(), "; waiting for it"));
     lost = true;
     if (any) backoff = Backoff();
-    if (canceller.SleepUnlessCancelled(backoff.Next()))
+    if (canceller.SleepUnlessCancelled(backoff.Next()) ||
+        (!link.AwaitConnected(absl::InfiniteFuture(), &canceller) && canceller.cancelled())) {
       return ExitBySignal(interrupt->signal_number());
+    }
   }
 }
 

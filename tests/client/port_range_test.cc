@@ -21,8 +21,8 @@ TEST(PortRange, ARangeMayBeWrittenEitherWayRound) {
 }
 
 TEST(PortRange, WhatIsNoPortIsSaid) {
-  for (const char* text :
-       {"", "65536", "99999999999", "-1", "1-", "-", "1-65536", "1-b", "1e3", "8 0"}) {
+  for (const char* text : {"", "65536", "99999999999", "-1", "1-", "-", "1-65536", "1-b", "1e3",
+                           "8 0", "port number"}) {
     EXPECT_FALSE(ParsePorts({text}).ok()) << text;
   }
 }
