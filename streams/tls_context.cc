@@ -42,6 +42,13 @@ internal::BioPtr PemBio(const std::string& pem) {
 // A password would be asked for on a terminal otherwise.
 int NoPassword(char*, int, int, void*) { return 0; }
 
+// Reading certificates stops at the end of the PEM with an error that only says so; any other means
+// that one of them is damaged.
+bool StoppedAtEndOfPem() {
+  const unsigned long code = ERR_peek_last_error();  // NOLINT(google-runtime-int): OpenSSL's type
+  return ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
+}
+
 absl::Status AddRoots(SSL_CTX* ctx, const std::string& pem, bool server) {
   internal::BioPtr bio = PemBio(pem);
   X509_STORE* store = SSL_CTX_get_cert_store(ctx);
@@ -52,7 +59,7 @@ absl::Status AddRoots(SSL_CTX* ctx, const std::string& pem, bool server) {
     if (server && SSL_CTX_add_client_CA(ctx, root.get()) != 1) return Unusable("ca");
     count++;
   }
-  // Reading stops at the end with an error that only says so.
+  if (!StoppedAtEndOfPem()) return Unusable("ca");
   ERR_clear_error();
   if (count == 0) return absl::InvalidArgumentError("ca: no certificate in PEM found");
   return absl::OkStatus();
@@ -68,6 +75,7 @@ absl::Status UseCertificate(SSL_CTX* ctx, const std::string& pem) {
     if (SSL_CTX_add0_chain_cert(ctx, link.get()) != 1) return Unusable("certificate chain");
     (void)link.release();  // the context's now
   }
+  if (!StoppedAtEndOfPem()) return Unusable("certificate chain");
   ERR_clear_error();
   return absl::OkStatus();
 }
@@ -215,9 +223,10 @@ absl::Status Configure(TlsContext::State* state) {
   SSL_CTX_set_default_passwd_cb(ctx, NoPassword);
   SSL_CTX_set_options(
       ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
-  // Idle connections hold no record buffers; written data may move, and be taken in part.
+  // Idle connections hold no record buffers; written data may move, and be taken in part. The chain
+  // that is shown is the one that was given: the roots are for the peer's.
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                            SSL_MODE_RELEASE_BUFFERS);
+                            SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
   if (options.min_version > options.max_version) {
     return absl::InvalidArgumentError("min_version is above max_version");
   }
