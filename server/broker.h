@@ -14,10 +14,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "streams/address.h"
 #include "streams/clock.h"
@@ -64,6 +66,12 @@ struct BrokerOptions {
   // inherited.
   DescriptorBudget* descriptors = nullptr;
   InheritedDescriptors* inherited = nullptr;
+  // The directory of key material that requests name instead of sending it: NAME.crt, NAME.key,
+  // NAME.ca. Empty: there is none.
+  std::string tls_store;
+  // Gets the lines of an NSS key log, from the loops' threads: whoever has them reads everything.
+  // Null: nobody does.
+  std::function<void(absl::string_view)> tls_key_log;
   // Gets a line per open, refusal and close. Must outlive the broker; null: nobody is told.
   const AuditLog* audit = nullptr;
   BrokerLimits limits;

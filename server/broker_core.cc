@@ -28,7 +28,8 @@ BrokerCore::BrokerCore(BrokerOptions o)
       servers(identity, clock,
               {options.limits.tombstone_lifetime, options.limits.tombstones, kTombstoneBytes},
               [this](const std::string& key) { creations.Forget(key); }),
-      events(identity.incarnation, options.limits.events, kEventBytes) {
+      events(identity.incarnation, options.limits.events, kEventBytes),
+      tls(options.tls_store, options.tls_key_log) {
   const int count = options.loops > 0
                         ? options.loops
                         : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));

@@ -16,6 +16,7 @@
 #include "server/handle.h"
 #include "server/handle_table.h"
 #include "server/own_listeners.h"
+#include "server/tls_settings.h"
 #include "sockbroker/v1/connection.pb.h"
 #include "sockbroker/v1/server.pb.h"
 #include "streams/event_loop.h"
@@ -56,6 +57,7 @@ struct BrokerCore {
   HandleTable<ServerRecord, ServerTombstone> servers;
   EventLog events;
   OwnListeners own_listeners;
+  TlsSettings tls;
   std::atomic<bool> draining{false};
   std::atomic<std::size_t> next_loop{0};
   std::vector<streams::EventLoop*> loops;

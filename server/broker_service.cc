@@ -51,6 +51,16 @@ Task<void> RunOnConnection(std::shared_ptr<UnaryCall> call,
   call->Finish(status);
 }
 
+// StartTls, as an attempt that a repeated request joins.
+Task<CreationOutcome> UpgradeToTls(std::shared_ptr<ConnectionRecord> record,
+                                   v1::StartTlsRequest request) {
+  const Lease::Use use = record->BeginCall();
+  RpcStatus status = CheckEpoch(*record, request);
+  if (status.ok()) status = co_await record->StartTls(request);
+  record->EndCall();
+  co_return CreationOutcome{std::move(status), record->handle()};
+}
+
 template <typename Request, typename Response>
 Task<void> RunOnServer(std::shared_ptr<UnaryCall> call, std::shared_ptr<ServerRecord> record,
                        Lease::Use /*use*/, const Request* request, Response* response) {
@@ -202,7 +212,6 @@ Reactor* BrokerService::OnServer(Context* context, const Request* request, Respo
 }
 
 // --- connect
-// ----------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -302,7 +311,6 @@ Reactor* BrokerService::OpenUnixConnection(Context* context,
 }
 
 // --- serve
-// ------------------------------------------------------------------------------------------------------------
 
 Reactor* BrokerService::StartServer(Context* context, const v1::StartServerRequest* request,
                                     v1::StartServerResponse* response) {
@@ -418,7 +426,6 @@ Reactor* BrokerService::ListServers(Context* context, const v1::ListServersReque
 }
 
 // --- connections
-// ------------------------------------------------------------------------------------------------------
 
 Reactor* BrokerService::Read(Context* context, const v1::ReadRequest* request,
                              v1::ReadResponse* response) {
@@ -458,6 +465,35 @@ Reactor* BrokerService::WriteLines(Context* context, const v1::WriteLinesRequest
 Reactor* BrokerService::Drain(Context* context, const v1::DrainRequest* request,
                               v1::DrainResponse* response) {
   return OnConnection(context, request, response);
+}
+
+Reactor* BrokerService::StartTls(Context* context, const v1::StartTlsRequest* request,
+                                 v1::StartTlsResponse* response) {
+  if (RpcStatus status = CheckRequestId(request->request_id()); !status.ok()) {
+    return FinishNow(context, status);
+  }
+  if (!v1::StartTlsRequest::Side_IsValid(request->side())) {
+    return FinishNow(context, InvalidField("side", "CLIENT, SERVER or absent"));
+  }
+  CreationCall::Spec spec = MakeSpec(context, "StartTls", *request);
+  auto found = core_->connections.Find(spec.principal->name, request->handle());
+  if (found.record == nullptr) {
+    return FinishNow(context,
+                     found.tombstone != nullptr ? ClosedError(*found.tombstone) : found.status);
+  }
+  spec.loop = found.record->loop();
+  // gRPC's request may be gone before an attempt that others wait for has ended.
+  spec.make = [record = found.record, request = *request](Maker) {
+    return UpgradeToTls(record, request);
+  };
+  spec.undo = [](const Handle&) {};  // an upgrade can't be undone
+  spec.refused = [](const RpcStatus&) {};
+  spec.fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
+    response->set_read_offset(connection.tls().read_offset());
+    response->set_write_offset(connection.tls().write_offset());
+    *response->mutable_tls() = std::move(*connection.mutable_tls());
+  });
+  return CreationCall::Start(core_, std::move(spec));
 }
 
 Reactor* BrokerService::CanWriteEof(Context* context, const v1::CanWriteEofRequest* request,

@@ -60,6 +60,9 @@ class BrokerService final : public v1::SocketBroker::CallbackService {
                       v1::WriteResponse* response) override;
   Reactor* Drain(Context* context, const v1::DrainRequest* request,
                  v1::DrainResponse* response) override;
+  Reactor* StartTls(Context* context, const v1::StartTlsRequest* request,
+                    v1::StartTlsResponse* response) override;
+
   Reactor* CanWriteEof(Context* context, const v1::CanWriteEofRequest* request,
                        v1::CanWriteEofResponse* response) override;
   Reactor* WriteEof(Context* context, const v1::WriteEofRequest* request,

@@ -67,6 +67,7 @@ ConnectionRecord::ConnectionRecord(BrokerCore* core, Birth birth)
       half_close_timer_(
           loop_, [this] { Close(v1::ENDED_BY_TIMEOUT, /*discard=*/false, v1::PHASE_HALF_CLOSE); }),
       idle_timer_(loop_, [this] { OnIdleTimer(); }) {
+  if (birth.socket.tls) tls_ = TlsBegin{server_ != nullptr, 0, 0};
   // The options were checked: this can't fail.
   (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_.write_high_water),
                                      static_cast<int64_t>(settings_.write_low_water));
@@ -94,7 +95,6 @@ void ConnectionRecord::EndCall() {
 }
 
 // --- the end
-// ----------------------------------------------------------------------------------------------------------
 
 streams::Task<void> ConnectionRecord::Watch(std::shared_ptr<ConnectionRecord> self) {
   const absl::Status status = co_await self->writer_.WaitClosed();
@@ -111,6 +111,7 @@ void ConnectionRecord::OnGone(const absl::Status& status) {
   closed_at_wall_ = absl::Now();
   close_reason_ = intent_;
   close_phase_ = intent_phase_;
+  if (status.ok() && writer_.tls_truncated()) close_reason_ = v1::TLS_TRUNCATED;
   if (!status.ok()) {
     loss_ = FromEngine(status, EngineCall::kStream);
     close_reason_ = loss_.reason();
@@ -204,13 +205,13 @@ AcceptedSocket ConnectionRecord::Release() {
   AcceptedSocket socket{.connection = {reads_.reader(), writer_},
                         .descriptor = std::move(descriptor_),
                         .proxy_header = proxy_header_,
-                        .skip = reads_.skip()};
+                        .skip = reads_.skip(),
+                        .tls = tls_.has_value()};
   core_->connections.Erase(handle_);
   return socket;
 }
 
 // --- timers
-// -----------------------------------------------------------------------------------------------------------
 
 void ConnectionRecord::RestartClaimTimer() {
   if (unclaimed_) claim_timer_.SetAfter(core_->options.limits.claim_timeout);
@@ -299,7 +300,6 @@ void ConnectionRecord::OnWrote() {
 }
 
 // --- what is told
-// -----------------------------------------------------------------------------------------------------
 
 v1::Offsets ConnectionRecord::offsets() const {
   v1::Offsets offsets;
@@ -352,7 +352,58 @@ v1::Connection ConnectionRecord::Snapshot() const {
   }
   *connection.mutable_options() = settings_.shown;
   connection.set_requested_host(ToUtf8(requested_host_));
+  if (std::optional<v1::TlsInfo> info = tls()) *connection.mutable_tls() = *std::move(info);
   return connection;
+}
+
+std::optional<v1::TlsInfo> ConnectionRecord::tls() const {
+  const streams::TlsInfo* const agreed = writer_.tls_info();
+  if (agreed == nullptr || !tls_.has_value()) return std::nullopt;
+  v1::TlsInfo info = ToProto(*agreed, tls_->server_side);
+  info.set_read_offset(tls_->read_offset);
+  info.set_write_offset(tls_->write_offset);
+  return info;
+}
+
+streams::Task<RpcStatus> ConnectionRecord::StartTls(const v1::StartTlsRequest& request) {
+  if (state_ == State::kLost) co_return loss_;
+  if (state_ != State::kOpen) co_return ClosedError();
+  const bool server =
+      request.side() == v1::StartTlsRequest::SERVER ||
+      (request.side() == v1::StartTlsRequest::SIDE_UNSPECIFIED && server_ != nullptr);
+  const auto side = server ? streams::TlsSide::kServer : streams::TlsSide::kClient;
+  RpcStatus status = CheckTls(request.tls(), side);
+  streams::TlsOptions tls;
+  if (status.ok()) status = core_->tls.Make(request.tls(), side, principal_->name, &tls);
+  if (!status.ok()) co_return status;
+  if (upgrading_) co_return WrongState(v1::UPGRADE_PENDING, "another StartTls is under way");
+  if (writes_.eof()) co_return WrongState(v1::WRITE_AFTER_EOF, "StartTls after write_eof");
+  if (reads_.reader().eof_received()) {
+    co_return WrongState(v1::UNSUPPORTED, "the peer has ended its direction already");
+  }
+  // From here to the handshake nothing is awaited: no byte can come between.
+  status = reads_.BeginTls(request.has_read_offset() ? std::optional(request.read_offset())
+                                                     : std::nullopt);
+  if (!status.ok()) {
+    *status.detail().mutable_offsets() = offsets();
+    co_return status;
+  }
+  const std::optional<TlsBegin> before = tls_;
+  tls_ = TlsBegin{server, reads_.received() - reads_.buffered(), writes_.offset()};
+  streams::StartTlsOptions options = ToStartTlsOptions(tls);
+  options.unread = streams::StartTlsOptions::Unread::kBelongsToTls;
+  upgrading_ = true;
+  const absl::Status upgraded = co_await writer_.StartTls(tls.context, std::move(options));
+  upgrading_ = false;
+  if (upgraded.ok()) co_return RpcStatus();
+  if (absl::IsFailedPrecondition(upgraded) || absl::IsInvalidArgument(upgraded)) {
+    reads_.CancelTls();
+    tls_ = before;
+    co_return FromEngine(upgraded, EngineCall::kStream, "tls");
+  }
+  status = FromEngine(upgraded, EngineCall::kStream);
+  *status.detail().mutable_offsets() = offsets();
+  co_return status;
 }
 
 RpcStatus ConnectionRecord::ClosedError() const {

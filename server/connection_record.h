@@ -44,6 +44,8 @@ struct AcceptedSocket {
   std::optional<ProxyHeader> proxy_header;
   // So many bytes of the stream were that header.
   uint64_t skip = 0;
+  // It speaks TLS from its first byte on.
+  bool tls = false;
 };
 
 class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
@@ -110,6 +112,10 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   // Until it is gone (or lost): OK, or why the wait ended.
   streams::Task<absl::Status> WaitGone();
   RpcStatus SetOptions(const v1::SetOptionsRequest& request);
+  // Upgrades it in place. Cancelled in the handshake, or failed there, it is closed.
+  streams::Task<RpcStatus> StartTls(const v1::StartTlsRequest& request);
+  // What TLS agreed on, and where it began; nothing on a plain connection.
+  std::optional<v1::TlsInfo> tls() const;
 
   // An unclaimed one goes back to its server's queue, and its handle is forgotten.
   void GiveBack();
@@ -150,6 +156,14 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
 
   State state_ = State::kOpen;
   bool unclaimed_ = false;
+  // Which side of TLS the broker plays, and where TLS began.
+  struct TlsBegin {
+    bool server_side;
+    uint64_t read_offset;
+    uint64_t write_offset;
+  };
+  std::optional<TlsBegin> tls_;
+  bool upgrading_ = false;
   uint64_t epoch_ = 0;
   uint64_t opened_sequence_ = 0;
   streams::CancelSource watch_cancel_;

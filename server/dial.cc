@@ -9,6 +9,7 @@
 #include "server/endpoint_codec.h"
 #include "server/inherited_descriptors.h"
 #include "server/server_record.h"
+#include "server/tls_settings.h"
 #include "streams/open_connection.h"
 #include "streams/server.h"
 
@@ -45,20 +46,40 @@ RpcStatus TakeInherited(BrokerCore* core, const std::string& name, InheritedDesc
 
 Task<absl::StatusOr<streams::Connection>> Connect(OpenPlan* plan,
                                                   std::vector<streams::Descriptor> adopted) {
+  // Behind a PROXY header TLS comes later: see Introduce.
+  const streams::TlsOptions tls =
+      plan->proxy_header.empty() ? plan->engine.tls : streams::TlsOptions();
+  streams::OpenConnectionOptions engine = plan->engine;
+  engine.tls = tls;
   if (!adopted.empty()) {
-    return plan->is_unix ? streams::OpenUnixConnection(
-                               std::move(adopted.front()),
-                               {.stream = plan->engine.stream, .socket = plan->engine.socket})
-                         : streams::OpenConnection(std::move(adopted.front()), plan->engine);
+    return plan->is_unix
+               ? streams::OpenUnixConnection(
+                     std::move(adopted.front()),
+                     {.stream = plan->engine.stream, .socket = plan->engine.socket, .tls = tls})
+               : streams::OpenConnection(std::move(adopted.front()), engine);
   }
   if (plan->is_unix) {
     return streams::OpenUnixConnection(plan->unix_path,
                                        {.stream = plan->engine.stream,
                                         .socket = plan->engine.socket,
+                                        .tls = tls,
                                         .connect_timeout = plan->engine.connect_timeout,
                                         .check_address = plan->engine.check_address});
   }
-  return streams::OpenConnection(plan->host, plan->port, plan->engine);
+  return streams::OpenConnection(plan->host, plan->port, engine);
+}
+
+// The PROXY header, which is never protected, then TLS, if either was asked for.
+Task<absl::Status> Introduce(const OpenPlan& plan, streams::Connection* connection) {
+  if (plan.proxy_header.empty()) co_return absl::OkStatus();  // TLS came with the connect
+  if (absl::Status status = connection->writer.Write(absl::Cord(plan.proxy_header)); !status.ok()) {
+    co_return status;
+  }
+  if (plan.engine.tls.context == nullptr) co_return absl::OkStatus();
+  streams::StartTlsOptions options = ToStartTlsOptions(plan.engine.tls);
+  if (!options.server_hostname.has_value() && !plan.is_unix) options.server_hostname = plan.host;
+  options.unread = streams::StartTlsOptions::Unread::kBelongsToTls;
+  co_return co_await connection->writer.StartTls(plan.engine.tls.context, std::move(options));
 }
 
 Task<absl::StatusOr<streams::Server>> Listen(ServePlan* plan,
@@ -81,6 +102,15 @@ Task<CreationOutcome> Dial(BrokerCore* core, OpenPlan plan, Maker maker) {
       !status.ok()) {
     co_return Failed(std::move(status));
   }
+  if (plan.tls.has_value()) {
+    RpcStatus status = core->tls.Make(*plan.tls, streams::TlsSide::kClient, maker.principal->name,
+                                      &plan.engine.tls);
+    if (status.ok() && !plan.engine.tls.server_hostname.has_value() &&
+        (plan.is_unix || plan.sock.has_value() || plan.host.value_or("").empty())) {
+      status = InvalidField("tls.server_hostname", "present: there is no host to take it from");
+    }
+    if (!status.ok()) co_return Failed(std::move(status));
+  }
   // With happy eyeballs two attempts can have a socket at the same time.
   std::vector<DescriptorBudget::Hold> descriptors;
   const std::size_t needed = plan.engine.happy_eyeballs_delay.has_value() ? 2 : 1;
@@ -102,6 +132,11 @@ Task<CreationOutcome> Dial(BrokerCore* core, OpenPlan plan, Maker maker) {
     return absl::PermissionDeniedError("the broker's own listener");
   };
   absl::StatusOr<streams::Connection> connection = co_await Connect(&plan, std::move(adopted));
+  if (connection.ok()) {
+    if (absl::Status status = co_await Introduce(plan, &*connection); !status.ok()) {
+      connection = status;
+    }
+  }
   if (!connection.ok()) {
     if (core->draining) co_return Failed(Draining());
     if (denied) co_return Failed(OwnListener());
@@ -123,9 +158,7 @@ Task<CreationOutcome> Dial(BrokerCore* core, OpenPlan plan, Maker maker) {
   birth.requested_host = std::move(plan.requested_host);
   birth.rpc = std::move(maker.rpc);
   birth.written_before = plan.proxy_header.size();
-  if (!plan.proxy_header.empty()) {
-    (void)birth.socket.connection.writer.Write(absl::Cord(plan.proxy_header));
-  }
+  birth.socket.tls = plan.tls.has_value();
   co_return CreationOutcome{RpcStatus(),
                             ConnectionRecord::Create(core, std::move(birth))->handle()};
 }
@@ -135,6 +168,11 @@ Task<CreationOutcome> Serve(BrokerCore* core, ServePlan plan, Maker maker) {
   if (RpcStatus status = CheckQuota(core->servers.open(), core->options.limits.servers, "servers");
       !status.ok()) {
     co_return Failed(std::move(status));
+  }
+  if (plan.tls.has_value()) {
+    RpcStatus status = core->tls.Make(*plan.tls, streams::TlsSide::kServer, maker.principal->name,
+                                      &plan.settings.tls);
+    if (!status.ok()) co_return Failed(std::move(status));
   }
   const auto name_is_free = [&] {
     if (plan.settings.name.empty()) return RpcStatus();

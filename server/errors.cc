@@ -208,6 +208,14 @@ RpcStatus FromEngine(const absl::Status& status, EngineCall call, absl::string_v
       return result;
     }
     case absl::StatusCode::kUnavailable: {
+      if (streams::IsTlsError(status)) {
+        RpcStatus result = WrongState(
+            streams::IsTlsTruncated(status) ? v1::TLS_TRUNCATED : v1::TLS_FAILED, message);
+        if (const auto failure = streams::GetTlsVerifyFailure(status)) {
+          result.detail().set_tls_verify_result(failure->text);
+        }
+        return result;
+      }
       const std::vector<streams::AttemptFailure> attempts = streams::GetAttempts(status);
       int os_errno = streams::GetErrno(status);
       for (const streams::AttemptFailure& attempt : attempts) {

@@ -69,6 +69,17 @@ void FillExtraInfo(const std::string& name, const streams::StreamWriter& writer,
   }
 }
 
+void FillExtraInfo(const std::string& name, const v1::TlsInfo& tls,
+                   v1::GetExtraInfoResponse* response) {
+  if (name == "ssl_object") {
+    *response->mutable_tls() = tls;
+  } else if (name == "cipher") {
+    *response->mutable_cipher() = tls.cipher();
+  } else if (name == "peercert" && !tls.peer_certificates().empty()) {
+    *response->mutable_certificate() = tls.peer_certificates(0);
+  }
+}
+
 void FillExtraInfo(const std::string& name, const v1::Connection& gone,
                    v1::GetExtraInfoResponse* response) {
   if (name == "peername" && gone.peer().kind_case() != v1::Endpoint::KIND_NOT_SET) {
@@ -78,6 +89,8 @@ void FillExtraInfo(const std::string& name, const v1::Connection& gone,
   } else if (name == "socket") {
     response->mutable_socket()->set_fileno(-1);
     response->mutable_socket()->set_is_unix(gone.local().kind_case() == v1::Endpoint::kUnix);
+  } else if (gone.has_tls()) {
+    FillExtraInfo(name, gone.tls(), response);
   }
 }
 

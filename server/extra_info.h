@@ -11,6 +11,9 @@ namespace sockbroker::server {
 // Leaves `response` without a value for an unknown name.
 void FillExtraInfo(const std::string& name, const streams::StreamWriter& writer,
                    v1::GetExtraInfoResponse* response);
+// The names that TLS adds.
+void FillExtraInfo(const std::string& name, const v1::TlsInfo& tls,
+                   v1::GetExtraInfoResponse* response);
 // The same of a connection that is gone: its ends stay known, its socket has no descriptor.
 void FillExtraInfo(const std::string& name, const v1::Connection& gone,
                    v1::GetExtraInfoResponse* response);

@@ -46,6 +46,10 @@ What clients get:
       --max-servers N       Likewise, servers. Default: 0.
       --broker-id TEXT      The same text gives handles the same broker id, so that a client can tell a
                             restarted broker (LOST) from another one (WRONG_BROKER). Default: random.
+      --tls-store DIR       Key material that clients may name instead of sending it: NAME.crt (with
+                            intermediates), NAME.key, NAME.ca. Default: none.
+      --tls-key-log FILE    Append the secrets of every TLS connection the broker makes or takes for its
+                            clients, for Wireshark. For debugging: whoever has the file reads everything.
       --loops N             Event loops, one thread each; 1 to 1024. Default: one per core.
 
 How it ends:
@@ -128,6 +132,8 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   AddDuration(&app, "--lease", absl::Seconds(1), absl::Hours(24), &flags.lease);
   app.add_option("--loops", flags.loops)->check(CLI::Range(1, 1024));
   app.add_option("--broker-id", flags.broker_id);
+  app.add_option("--tls-store", flags.tls_store)->check(CLI::ExistingDirectory);
+  app.add_option("--tls-key-log", flags.tls_key_log);
   app.add_option("--max-connections", flags.max_connections)->check(CLI::NonNegativeNumber);
   app.add_option("--max-servers", flags.max_servers)->check(CLI::NonNegativeNumber);
   const std::map<std::string, spdlog::level::level_enum> levels = {

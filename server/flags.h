@@ -30,6 +30,8 @@ struct Flags {
   std::string broker_id;
   absl::Duration lease = absl::Seconds(60);
   // 0: as many as descriptors allow.
+  std::string tls_store;    // "": there is none
+  std::string tls_key_log;  // a file; "": nobody gets the secrets
   std::size_t max_connections = 0;
   std::size_t max_servers = 0;
   spdlog::level::level_enum log_level = spdlog::level::info;

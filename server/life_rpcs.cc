@@ -53,6 +53,9 @@ Task<RpcStatus> Run(CallerView /*caller*/, ConnectionRecord& record,
 Task<RpcStatus> Run(CallerView /*caller*/, ConnectionRecord& record,
                     v1::GetExtraInfoRequest& request, v1::GetExtraInfoResponse* response) {
   FillExtraInfo(request.name(), record.writer(), response);
+  if (const std::optional<v1::TlsInfo> tls = record.tls()) {
+    FillExtraInfo(request.name(), *tls, response);
+  }
   co_return RpcStatus();
 }
 

@@ -25,6 +25,7 @@
 #include "server/descriptor_budget.h"
 #include "server/flags.h"
 #include "server/inherited_descriptors.h"
+#include "server/key_log.h"
 #include "server/listen_address.h"
 #include "server/listening_socket.h"
 #include "server/logging.h"
@@ -152,6 +153,13 @@ int Run(const Flags& flags) {
   options.audit = &audit;
   options.limits.default_lease = flags.lease;
   options.limits.connections = flags.max_connections;
+  options.tls_store = flags.tls_store;
+  if (!flags.tls_key_log.empty()) {
+    absl::StatusOr<std::shared_ptr<KeyLog>> key_log = KeyLog::Open(flags.tls_key_log);
+    if (!key_log.ok()) return Fail(key_log.status());
+    spdlog::warn("the secrets of all TLS connections go to {}", flags.tls_key_log);
+    options.tls_key_log = [key_log = *key_log](absl::string_view line) { key_log->Write(line); };
+  }
   options.limits.servers = flags.max_servers;
   Broker broker(std::move(options));
 

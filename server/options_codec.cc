@@ -201,9 +201,6 @@ RpcStatus CheckSockName(absl::string_view name) {
   return check.Take();
 }
 
-// Ignoring it would send in clear what was meant to be secret.
-RpcStatus RefuseTls() { return WrongState(v1::UNSUPPORTED, "this broker does not speak TLS yet"); }
-
 RpcStatus ParseFamily(v1::Family family, int* out) {
   switch (family) {
     case v1::FAMILY_UNSPECIFIED:
@@ -388,7 +385,10 @@ RpcStatus ParseOpen(const v1::OpenConnectionRequest& in, const BrokerLimits& lim
   plan->engine.stream = plan->settings.stream_options();
   plan->engine.socket = plan->settings.socket;
   plan->engine.connect_timeout = plan->settings.connect_timeout;
-  if (in.has_tls()) check.Merge(RefuseTls());
+  if (in.has_tls()) {
+    check.Merge(CheckTls(in.tls(), streams::TlsSide::kClient));
+    plan->tls = in.tls();
+  }
   return check.Take();
 }
 
@@ -412,7 +412,10 @@ RpcStatus ParseOpenUnix(const v1::OpenUnixConnectionRequest& in, const BrokerLim
   plan->engine.stream = plan->settings.stream_options();
   plan->engine.socket = plan->settings.socket;
   plan->engine.connect_timeout = plan->settings.connect_timeout;
-  if (in.has_tls()) check.Merge(RefuseTls());
+  if (in.has_tls()) {
+    check.Merge(CheckTls(in.tls(), streams::TlsSide::kClient));
+    plan->tls = in.tls();
+  }
   return check.Take();
 }
 
@@ -449,7 +452,10 @@ RpcStatus ParseStart(const v1::StartServerRequest& in, const BrokerLimits& limit
   plan->tcp.backlog = plan->settings.backlog;
   plan->tcp.start_serving = plan->settings.start_serving;
   plan->tcp.accept = streams::AcceptMode::kOnDemand;
-  if (in.has_tls()) check.Merge(RefuseTls());
+  if (in.has_tls()) {
+    check.Merge(CheckTls(in.tls(), streams::TlsSide::kServer));
+    plan->tls = in.tls();
+  }
   return check.Take();
 }
 
@@ -476,7 +482,10 @@ RpcStatus ParseStartUnix(const v1::StartUnixServerRequest& in, const BrokerLimit
   plan->unix_server.backlog = plan->settings.backlog;
   plan->unix_server.start_serving = plan->settings.start_serving;
   plan->unix_server.accept = streams::AcceptMode::kOnDemand;
-  if (in.has_tls()) check.Merge(RefuseTls());
+  if (in.has_tls()) {
+    check.Merge(CheckTls(in.tls(), streams::TlsSide::kServer));
+    plan->tls = in.tls();
+  }
   return check.Take();
 }
 

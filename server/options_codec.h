@@ -17,6 +17,7 @@
 #include "server/broker.h"
 #include "server/errors.h"
 #include "server/proxy_protocol.h"
+#include "server/tls_settings.h"
 #include "sockbroker/v1/connection.pb.h"
 #include "sockbroker/v1/endpoint.pb.h"
 #include "sockbroker/v1/server.pb.h"
@@ -65,6 +66,8 @@ struct ServerSettings {
   ConnectionSettings accepted;
   // Set when a PROXY header is demanded.
   std::optional<absl::Duration> proxy_header_timeout;
+  // Set when every accepted connection does a TLS handshake first.
+  streams::TlsOptions tls;
   v1::ServerOptions shown;
 
   LabelMap labels() const { return {shown.labels().begin(), shown.labels().end()}; }
@@ -92,6 +95,7 @@ struct OpenPlan {
   ConnectionSettings settings;
   // Sent before the first byte; "" for none.
   std::string proxy_header;
+  std::optional<v1::TlsOptions> tls;
   std::string requested_host;
 };
 RpcStatus ParseOpen(const v1::OpenConnectionRequest& request, const BrokerLimits& limits,
@@ -107,6 +111,7 @@ struct ServePlan {
   std::optional<std::string> sock;
   streams::StartServerOptions tcp;
   streams::StartUnixServerOptions unix_server;
+  std::optional<v1::TlsOptions> tls;
   ServerSettings settings;
 };
 RpcStatus ParseStart(const v1::StartServerRequest& request, const BrokerLimits& limits,

@@ -82,6 +82,23 @@ RpcStatus ReadSide::MoveTo(const std::optional<uint64_t>& offset) {
   return RpcStatus();
 }
 
+RpcStatus ReadSide::BeginTls(const std::optional<uint64_t>& offset) {
+  if (!offset.has_value() && reader_.buffered() > 0) {
+    return WrongState(
+        v1::UNREAD_PLAINTEXT,
+        absl::StrCat(reader_.buffered(), " unread bytes of plaintext stand before StartTls"));
+  }
+  const uint64_t end = received();
+  if (offset.has_value()) {
+    if (RpcStatus status = MoveTo(offset); !status.ok()) return status;
+  }
+  // The engine takes what is buffered out of its count.
+  const uint64_t bytes = reader_.bytes_received() - reader_.buffered();
+  skip_before_tls_ = skip_;
+  skip_ = bytes - end;
+  return RpcStatus();
+}
+
 Task<RpcStatus> ReadSide::Read(ReadSpec spec, const std::atomic<bool>* gone, ReadResult* result) {
   const CancelToken token = co_await streams::GetCancelToken();
   bool supersedes = false;

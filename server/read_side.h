@@ -57,6 +57,13 @@ class ReadSide {
   // RESOURCE_EXHAUSTED (LIMIT_OVERRUN), the connection's error.
   streams::Task<RpcStatus> Read(ReadSpec spec, const std::atomic<bool>* gone, ReadResult* result);
 
+  // The connection is about to speak TLS: what lies from `offset` on, kept or not read yet, is put
+  // back for the handshake; without an offset there must be no unread plaintext
+  // (FAILED_PRECONDITION, UNREAD_PLAINTEXT). Decrypted data begins at next(), above every offset
+  // given out before. CancelTls, if the handshake did not begin after all.
+  RpcStatus BeginTls(const std::optional<uint64_t>& offset);
+  void CancelTls() { skip_ = skip_before_tls_; }
+
   // The next byte a read would return; the lowest byte kept; one past the last received.
   uint64_t next() const { return received() - reader_.buffered(); }
   uint64_t kept_start() const { return next() - kept_.size(); }
@@ -77,7 +84,10 @@ class ReadSide {
   bool HasEarlierWithSameId(const Turn& turn) const;
 
   streams::StreamReader reader_;
-  const uint64_t skip_;
+  // What the reader's count of bytes is ahead of the connection's offsets. Modulo 2^64: an upgrade
+  // makes offsets run ahead of the bytes.
+  uint64_t skip_;
+  uint64_t skip_before_tls_ = 0;
   absl::Cord kept_;
   std::vector<Turn*> turns_;
   streams::WaitQueue turn_ended_;

@@ -6,6 +6,7 @@
 #include "server/audit_log.h"
 #include "server/endpoint_codec.h"
 #include "server/proxy_protocol.h"
+#include "server/tls_settings.h"
 #include "streams/error.h"
 #include "streams/wait_for.h"
 #include "streams/with_cancel.h"
@@ -15,10 +16,10 @@ namespace {
 
 using streams::Task;
 
-// PROXY headers that are read at once, per server. Whoever connects and says nothing takes one
-// until its time-out.
-constexpr std::size_t kMaxParsing = 64;
-// A header that takes longer no longer counts as a connection on its way: the next is taken from
+// Connections whose PROXY header or TLS handshake is under way at once, per server. Whoever
+// connects and says nothing takes one until its time-out.
+constexpr std::size_t kMaxPreparing = 64;
+// One that takes longer no longer counts as a connection on its way: the next is taken from
 // the backlog.
 constexpr absl::Duration kStalled = absl::Milliseconds(50);
 
@@ -53,7 +54,6 @@ ServerRecord::ServerRecord(BrokerCore* core, Birth birth, streams::EventLoop* lo
       lease_(loop, settings_.lease, [this] { Close("the lease has expired"); }) {}
 
 // --- Accept
-// -----------------------------------------------------------------------------------------------------------
 
 Task<RpcStatus> ServerRecord::Accept(AcceptedSocket* accepted) {
   if (closed_) co_return WrongState(v1::SERVER_CLOSED, "the server is closed");
@@ -79,8 +79,8 @@ Task<RpcStatus> ServerRecord::Accept(AcceptedSocket* accepted) {
 
 // Whether one more connection should leave the kernel's backlog.
 bool ServerRecord::WantsMore() const {
-  return !closed_ && parsing_ < kMaxParsing &&
-         waiters_.size() > ready_.size() + (parsing_ - stalled_);
+  return !closed_ && preparing_ < kMaxPreparing &&
+         waiters_.size() > ready_.size() + (preparing_ - stalled_);
 }
 
 void ServerRecord::UpdatePump() {
@@ -112,10 +112,11 @@ Task<void> ServerRecord::Pump(std::shared_ptr<ServerRecord> self) {
                           .descriptor = std::move(descriptor.front())};
     if (self->closed_) {
       socket.connection.writer.Abort();
-    } else if (self->settings_.proxy_header_timeout.has_value()) {
-      self->parsing_++;
-      self->loop_->Spawn(ReadProxyHeader(self, std::move(socket)),
-                         self->parse_cancel_.token().state());
+    } else if (self->settings_.proxy_header_timeout.has_value() ||
+               self->settings_.tls.context != nullptr) {
+      self->preparing_++;
+      self->loop_->Spawn(PrepareForAccept(self, std::move(socket)),
+                         self->prepare_cancel_.token().state());
     } else {
       self->ready_.push_back(std::move(socket));
       self->Deliver();
@@ -157,11 +158,10 @@ void ServerRecord::FailAccepts(const RpcStatus& status) {
   UpdatePump();
 }
 
-// --- PROXY headers
-// ----------------------------------------------------------------------------------------------------
+// --- what comes before Accept: PROXY headers, TLS handshakes
 
-Task<void> ServerRecord::ReadProxyHeader(std::shared_ptr<ServerRecord> self,
-                                         AcceptedSocket socket) {
+Task<void> ServerRecord::PrepareForAccept(std::shared_ptr<ServerRecord> self,
+                                          AcceptedSocket socket) {
   bool stalled = false;
   streams::Timer timer(self->loop_, [&] {
     stalled = true;
@@ -169,13 +169,11 @@ Task<void> ServerRecord::ReadProxyHeader(std::shared_ptr<ServerRecord> self,
     self->UpdatePump();
   });
   timer.SetAfter(kStalled);
-  AcceptedSocket* const in_frame = &socket;
-  const absl::StatusOr<RpcStatus> parsed =
-      co_await streams::WaitFor(ParseProxyHeader(in_frame), *self->settings_.proxy_header_timeout);
+  const bool prepared = co_await Prepare(self->settings_, &socket);
   timer.Cancel();
   if (stalled) self->stalled_--;
-  self->parsing_--;
-  if (parsed.ok() && parsed->ok() && !self->closed_) {
+  self->preparing_--;
+  if (prepared && !self->closed_) {
     self->ready_.push_back(std::move(socket));
     self->Deliver();
   } else {
@@ -183,6 +181,24 @@ Task<void> ServerRecord::ReadProxyHeader(std::shared_ptr<ServerRecord> self,
     socket.connection.writer.Abort();
   }
   self->UpdatePump();
+}
+
+Task<bool> ServerRecord::Prepare(const ServerSettings& settings, AcceptedSocket* socket) {
+  if (settings.proxy_header_timeout.has_value()) {
+    const absl::StatusOr<RpcStatus> parsed =
+        co_await streams::WaitFor(ParseProxyHeader(socket), *settings.proxy_header_timeout);
+    if (!parsed.ok() || !parsed->ok()) co_return false;
+  }
+  if (settings.tls.context != nullptr) {
+    // What came behind the PROXY header is the begin of the handshake. Its time-out is TLS's own.
+    streams::StartTlsOptions options = ToStartTlsOptions(settings.tls);
+    options.unread = streams::StartTlsOptions::Unread::kBelongsToTls;
+    socket->tls = true;
+    const absl::Status status =
+        co_await socket->connection.writer.StartTls(settings.tls.context, std::move(options));
+    if (!status.ok()) co_return false;
+  }
+  co_return true;
 }
 
 Task<RpcStatus> ServerRecord::ParseProxyHeader(AcceptedSocket* socket) {
@@ -212,7 +228,6 @@ Task<RpcStatus> ServerRecord::ParseProxyHeader(AcceptedSocket* socket) {
 }
 
 // --- life
-// -------------------------------------------------------------------------------------------------------------
 
 Task<RpcStatus> ServerRecord::StartServing() {
   if (closed_) co_return WrongState(v1::SERVER_CLOSED, "the server is closed");
@@ -229,7 +244,7 @@ void ServerRecord::Close(absl::string_view why) {
   server_.Close();
   descriptors_.clear();
   FailAccepts(WrongState(v1::SERVER_CLOSED, "the server was closed"));
-  parse_cancel_.Cancel();
+  prepare_cancel_.Cancel();
   for (AcceptedSocket& socket : ready_) socket.connection.writer.Abort();
   ready_.clear();
   Audit(/*open=*/false);
@@ -274,7 +289,6 @@ Task<absl::Status> ServerRecord::WaitClosed() {
 }
 
 // --- what is told
-// -----------------------------------------------------------------------------------------------------
 
 v1::Server ServerRecord::Snapshot() const {
   v1::Server server;

@@ -86,8 +86,9 @@ class ServerRecord : public std::enable_shared_from_this<ServerRecord> {
 
   static streams::Task<void> Watch(std::shared_ptr<ServerRecord> self);
   static streams::Task<void> Pump(std::shared_ptr<ServerRecord> self);
-  static streams::Task<void> ReadProxyHeader(std::shared_ptr<ServerRecord> self,
-                                             AcceptedSocket socket);
+  static streams::Task<void> PrepareForAccept(std::shared_ptr<ServerRecord> self,
+                                              AcceptedSocket socket);
+  static streams::Task<bool> Prepare(const ServerSettings& settings, AcceptedSocket* socket);
   static streams::Task<RpcStatus> ParseProxyHeader(AcceptedSocket* socket);
   bool WantsMore() const;
   void UpdatePump();
@@ -117,8 +118,8 @@ class ServerRecord : public std::enable_shared_from_this<ServerRecord> {
   std::deque<AcceptedSocket> ready_;
   bool pumping_ = false;
   std::unique_ptr<streams::CancelSource> pump_cancel_;
-  streams::CancelSource parse_cancel_;
-  std::size_t parsing_ = 0;
+  streams::CancelSource prepare_cancel_;
+  std::size_t preparing_ = 0;
   std::size_t stalled_ = 0;  // of those, the ones that others no longer wait for
 
   Lease lease_;

@@ -53,7 +53,7 @@ Task<RpcStatus> RunWrite(CallerView caller, ConnectionRecord& record, Request& r
   if (request.has_offset()) spec.offset = request.offset();
   spec.writer = request.writer();
   spec.eof = request.eof();
-  if (request.require_tls()) {
+  if (request.require_tls() && !record.tls().has_value()) {
     status = WrongState(v1::NOT_TLS, "the connection is not encrypted");
   } else {
     status = record.writes().Write(std::move(spec));

@@ -105,12 +105,13 @@ class StreamWriter {
   // or OK. Waiters are independent of one another.
   Task<absl::Status> WaitClosed();
 
-  // start_tls(): upgrades this connection in place, as the context's side. Drains first, so what
-  // was written goes out in front, in clear; what is written meanwhile goes out protected. A read
-  // that waits goes on and gets decrypted data. kFailedPrecondition: after WriteEof, at the peer's
-  // EOF, or while another upgrade runs; the connection stays as it is. Once the handshake has
-  // begun, a failure (error.h: IsTlsError, GetTlsVerifyFailure, phase "handshake") or a
-  // cancellation has closed the connection, and every waiter gets the reason. TLS in TLS works.
+  // start_tls(): upgrades this connection in place, as the context's side. What was written before
+  // goes out in front, in clear; what is written from the call on goes out protected. A read that
+  // waits goes on and gets decrypted data. kFailedPrecondition: after WriteEof, at the peer's EOF,
+  // with unread plaintext (see StartTlsOptions::unread), or while another upgrade runs; the
+  // connection stays as it is. Once the handshake has begun, a failure (error.h: IsTlsError,
+  // GetTlsVerifyFailure, phase "handshake") or a cancellation has closed the connection, and every
+  // waiter gets the reason. TLS in TLS works.
   Task<absl::Status> StartTls(std::shared_ptr<const TlsContext> context,
                               StartTlsOptions options = {});
 

@@ -20,25 +20,60 @@ constexpr int kMaxIdleKeyUpdates = 32;
 
 }  // namespace
 
-// The two ends of the BIO: OpenSSL reads from `in` and writes to `out`.
+// The two ends of the BIO: OpenSSL reads what was fed and writes to `out`.
 struct TlsEngine::Io {
-  absl::Cord in;
+  // What is being read is stepped through and let go as a whole: cutting off its front record by
+  // record would build new trees all the time.
+  absl::Cord reading;
+  absl::Cord::ChunkIterator position;
+  absl::string_view rest;  // of the chunk at `position`
+  absl::Cord fed;          // behind `reading`
+  std::size_t pending = 0;
+
   absl::Cord out;
   absl::CordBuffer open;  // the end of `out`, still being filled
+  uint64_t produced = 0;
+
+  void Feed(absl::Cord data) {
+    pending += data.size();
+    fed.Append(std::move(data));
+  }
+
+  void DropInput() {
+    rest = {};
+    reading.Clear();
+    position = {};
+    fed.Clear();
+    pending = 0;
+  }
 
   int Read(char* data, int size) {
-    int copied = 0;
-    while (copied < size && !in.empty()) {
-      const absl::string_view chunk = *in.chunk_begin();
-      const std::size_t part = std::min(chunk.size(), static_cast<std::size_t>(size - copied));
-      std::memcpy(data + copied, chunk.data(), part);
-      copied += static_cast<int>(part);
-      in.RemovePrefix(part);
+    const std::size_t wanted = std::min(pending, static_cast<std::size_t>(size));
+    std::size_t copied = 0;
+    while (copied < wanted) {
+      if (rest.empty()) NextChunk();
+      const std::size_t part = std::min(rest.size(), wanted - copied);
+      std::memcpy(data + copied, rest.data(), part);
+      rest.remove_prefix(part);
+      copied += part;
     }
-    return copied;
+    pending -= copied;
+    if (pending == 0) DropInput();
+    return static_cast<int>(copied);
+  }
+
+  void NextChunk() {
+    if (position != absl::Cord::ChunkIterator()) ++position;
+    if (position == reading.chunk_end()) {
+      reading = std::move(fed);
+      fed.Clear();
+      position = reading.chunk_begin();
+    }
+    rest = *position;
   }
 
   void Write(const char* data, std::size_t size) {
+    produced += size;
     while (size > 0) {
       if (open.capacity() == open.length()) {
         Seal();
@@ -105,6 +140,10 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::Create(
   if (server_hostname->find('\0') != std::string::npos) {
     return absl::InvalidArgumentError("embedded null byte in server_hostname");
   }
+  // OpenSSL would take ".example.org" for any name below it.
+  if (server_hostname->front() == '.') {
+    return absl::InvalidArgumentError("server_hostname cannot start with a dot");
+  }
   X509_VERIFY_PARAM* verify = SSL_get0_param(ssl);
   const bool check = engine->context_->check_hostname();
   if (SocketAddress::FromIp(*server_hostname, 0).ok()) {
@@ -137,11 +176,16 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::Create(
 TlsEngine::TlsEngine(std::shared_ptr<const TlsContext> context, ssl_st* ssl, std::unique_ptr<Io> io)
     : context_(std::move(context)), ssl_(ssl), io_(std::move(io)) {}
 
-TlsEngine::~TlsEngine() { SSL_free(ssl_); }
+TlsEngine::~TlsEngine() {
+  // A connection that ended without close_notify may be resumed all the same (RFC 5246, 7.2.1);
+  // OpenSSL would spoil its ticket. Not so after an error.
+  if (error_.ok()) SSL_set_shutdown(ssl_, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+  SSL_free(ssl_);
+}
 
-void TlsEngine::FeedCiphertext(absl::Cord data) { io_->in.Append(std::move(data)); }
+void TlsEngine::FeedCiphertext(absl::Cord data) { io_->Feed(std::move(data)); }
 
-std::size_t TlsEngine::ciphertext_pending() const { return io_->in.size(); }
+std::size_t TlsEngine::ciphertext_pending() const { return io_->pending; }
 
 absl::Cord TlsEngine::TakeCiphertext() {
   io_->Seal();
@@ -155,13 +199,18 @@ void TlsEngine::OnMessage(int write_p, int /*version*/, int content_type, const 
   if (write_p != 0 || content_type != SSL3_RT_HANDSHAKE || size == 0) return;
   if (static_cast<const unsigned char*>(buffer)[0] != SSL3_MT_KEY_UPDATE) return;
   auto* self = static_cast<TlsEngine*>(engine);
-  if (++self->idle_key_updates_ > kMaxIdleKeyUpdates) self->flooded_ = true;
+  if (++self->idle_key_updates_ <= kMaxIdleKeyUpdates) return;
+  self->flooded_ = true;
+  // One call of OpenSSL would work through all of them.
+  self->io_->DropInput();
 }
 
 // What a call of OpenSSL came to. The queue was cleared before it.
 TlsEngine::Result TlsEngine::Examine(int returned) {
-  if (flooded_ && error_.ok()) error_ = TlsError("too many key updates without data");
-  if (!error_.ok()) return Result::kError;
+  if (flooded_) {
+    error_ = TlsError("too many key updates without data");
+    return Result::kError;
+  }
   if (returned > 0) return Result::kDone;
   switch (SSL_get_error(ssl_, returned)) {
     case SSL_ERROR_WANT_READ:
@@ -183,6 +232,7 @@ TlsEngine::Result TlsEngine::Examine(int returned) {
 }
 
 TlsEngine::Result TlsEngine::Handshake() {
+  if (!error_.ok()) return Result::kError;
   ERR_clear_error();
   const Result result = Examine(SSL_do_handshake(ssl_));
   if (result == Result::kDone) FillInfo();
@@ -190,13 +240,15 @@ TlsEngine::Result TlsEngine::Handshake() {
 }
 
 TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
+  if (!error_.ok()) return Result::kError;
   const std::size_t before = plain->size();
   Result result = Result::kDone;
   while (plain->size() - before < max && result == Result::kDone) {
     // Several records go into one chunk.
+    const std::size_t expected = io_->pending + static_cast<std::size_t>(SSL_pending(ssl_));
     absl::CordBuffer chunk = absl::CordBuffer::CreateWithCustomLimit(
-        kChunk, std::clamp<std::size_t>(io_->in.size(), 512, kChunk));
-    while (true) {
+        kChunk, std::clamp<std::size_t>(expected, 512, kChunk));
+    while (chunk.length() < chunk.capacity()) {
       const absl::Span<char> room = chunk.available();
       std::size_t received = 0;
       ERR_clear_error();
@@ -204,8 +256,13 @@ TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
       if (result != Result::kDone) break;
       idle_key_updates_ = 0;
       chunk.IncreaseLengthBy(received);
-      if (chunk.capacity() - chunk.length() < kRecord && SSL_pending(ssl_) == 0) break;
-      if (chunk.capacity() == chunk.length()) break;
+      if (SSL_pending(ssl_) > 0) continue;
+      if (io_->pending == 0) {
+        // OpenSSL could say nothing else: spares a call, and a chunk, for each small message.
+        result = Result::kWantInput;
+        break;
+      }
+      if (chunk.capacity() - chunk.length() < kRecord) break;
     }
     if (chunk.length() < chunk.capacity() / 4) {
       plain->Append(absl::string_view(chunk.data(), chunk.length()));
@@ -217,45 +274,72 @@ TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
 }
 
 TlsEngine::Result TlsEngine::Write(absl::Cord* plain) {
+  if (!error_.ok()) return Result::kError;
   char gathered[kRecord];
-  while (!plain->empty()) {
-    absl::string_view part = *plain->chunk_begin();
-    if (part.size() < kRecord && part.size() < plain->size()) {
+  absl::Cord::CharIterator position = plain->char_begin();
+  std::size_t left = plain->size();
+  while (left > 0) {
+    absl::string_view part = absl::Cord::ChunkRemaining(position);
+    if (part.size() < kRecord && part.size() < left) {
       // Small chunks together make one full record rather than many small ones.
+      absl::Cord::CharIterator from = position;
       std::size_t size = 0;
-      for (const absl::string_view chunk : plain->Chunks()) {
+      while (size < kRecord && size < left) {
+        const absl::string_view chunk = absl::Cord::ChunkRemaining(from);
         const std::size_t take = std::min(chunk.size(), kRecord - size);
         std::memcpy(gathered + size, chunk.data(), take);
         size += take;
-        if (size == kRecord) break;
+        absl::Cord::Advance(&from, take);
       }
       part = absl::string_view(gathered, size);
     }
     std::size_t written = 0;
     ERR_clear_error();
     const Result result = Examine(SSL_write_ex(ssl_, part.data(), part.size(), &written));
-    if (result != Result::kDone) return result;
-    plain->RemovePrefix(written);
+    if (result != Result::kDone) {
+      plain->RemovePrefix(plain->size() - left);
+      return result;
+    }
+    written_ += written;
+    records_.push_back({io_->produced, written_});
+    left -= written;
+    absl::Cord::Advance(&position, written);
   }
+  plain->Clear();
   return Result::kDone;
 }
 
-TlsEngine::Result TlsEngine::Shutdown() {
-  ERR_clear_error();
-  int returned = SSL_shutdown(ssl_);
-  // 0: ours is sent; the next call looks for the peer's.
-  if (returned == 0) {
-    ERR_clear_error();
-    returned = SSL_shutdown(ssl_);
+uint64_t TlsEngine::PlaintextWithin(uint64_t sent) {
+  while (!records_.empty() && records_.front().ciphertext_end <= sent) {
+    within_ = records_.front().plaintext_end;
+    records_.pop_front();
   }
-  const Result result = Examine(returned);
-  return result == Result::kClosed ? Result::kDone : result;
+  return within_;
 }
 
 TlsEngine::Result TlsEngine::SendCloseNotify() {
+  if (!error_.ok()) return Result::kError;
+  if ((SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN) != 0) return Result::kDone;
+  // OpenSSL won't in the middle of a message of the peer's handshake.
+  if (SSL_in_init(ssl_)) return Result::kWantInput;
   ERR_clear_error();
   const int returned = SSL_shutdown(ssl_);
   return returned >= 0 ? Result::kDone : Examine(returned);
+}
+
+TlsEngine::Result TlsEngine::Shutdown() {
+  if (!error_.ok()) return Result::kError;
+  // SSL_read and not SSL_shutdown, which gives up in the middle of a message of the handshake.
+  char byte;
+  std::size_t received = 0;
+  ERR_clear_error();
+  const Result result = Examine(SSL_read_ex(ssl_, &byte, 1, &received));
+  if (result == Result::kClosed) return Result::kDone;
+  if (result == Result::kDone) {
+    error_ = TlsError("application data after close notify");
+    return Result::kError;
+  }
+  return result;
 }
 
 void TlsEngine::FillInfo() {

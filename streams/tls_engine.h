@@ -2,14 +2,15 @@
 // them.
 //
 //   engine.FeedCiphertext(from_network);
-//   switch (engine.Handshake()) { case TlsEngine::Result::kDone: ... case kWantInput: ... case
-//   kError: ... } to_network.Append(engine.TakeCiphertext());       // after every call: reading
-//   writes too (alerts, key updates)
+//   TlsEngine::Result result = engine.Handshake();     // kDone, kWantInput, ...
+//   to_network.Append(engine.TakeCiphertext());        // after every call: reading writes too
 //
 // One connection's; not thread-safe.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,13 +54,18 @@ class TlsEngine {
   // Appends what can be decrypted to `plain`: kDone after about `max` bytes; else why there is no
   // more behind what it appended. Asked again, it says kClosed and kError again.
   Result Read(absl::Cord* plain, std::size_t max);
-  // Encrypts all of `plain` and clears it.
+  // Encrypts `plain` and clears it. kWantInput: a message of the peer's handshake has come in part
+  // (a ticket over several records, say); what is left in `plain` can follow once Read has had the
+  // rest.
   Result Write(absl::Cord* plain);
-  // Sends close_notify (once) and looks for the peer's: kDone when both have passed, kWantInput
-  // while the peer's is outstanding. Data that comes instead of it is an error, as in asyncio.
-  Result Shutdown();
-  // Sends close_notify and goes on reading: TLS 1.3's half-close. kDone.
+  // How much of what was written lies wholly, in whole records, within the first `sent` bytes of
+  // all ciphertext. `sent` must not go back: what lies below is forgotten.
+  uint64_t PlaintextWithin(uint64_t sent);
+  // Sends close_notify; reading goes on. kDone, or kWantInput as for Write.
   Result SendCloseNotify();
+  // After SendCloseNotify: looks for the peer's. kDone when it has passed, kWantInput while it is
+  // outstanding. Data that comes instead of it is an error, as in asyncio.
+  Result Shutdown();
 
   // The first error: kUnavailable with IsTlsError, GetTlsVerifyFailure (error.h).
   const absl::Status& error() const { return error_; }
@@ -80,6 +86,14 @@ class TlsEngine {
   const std::unique_ptr<Io> io_;
   absl::Status error_;
   TlsInfo info_;
+  // Where a record of ours ends, in all ciphertext and in all plaintext.
+  struct Record {
+    uint64_t ciphertext_end;
+    uint64_t plaintext_end;
+  };
+  std::deque<Record> records_;
+  uint64_t written_ = 0;
+  uint64_t within_ = 0;  // what PlaintextWithin last said
   // Key updates of the peer since it last sent data: a flood of them costs us work for nothing.
   int idle_key_updates_ = 0;
   bool flooded_ = false;

@@ -46,8 +46,11 @@ void TlsStream::Start(std::shared_ptr<StreamProtocol> protocol) {
   BeginHandshake();
 }
 
-void TlsStream::StartUpgrade(std::shared_ptr<StreamProtocol> protocol, absl::Cord received) {
+void TlsStream::StartUpgrade(std::shared_ptr<StreamProtocol> protocol, absl::Cord received,
+                             bool writing_paused) {
   protocol_ = std::move(protocol);
+  // The stream below tells us of its room from now on; whoever waits for it above hears it from us.
+  lower_writing_paused_ = writing_paused_ = writing_paused;
   lower_->SetProtocol(shared_from_this());
   lower_->ResumeReading();
   engine_->FeedCiphertext(std::move(received));
@@ -85,8 +88,8 @@ Task<absl::Status> TlsStream::WaitHandshake(std::shared_ptr<TlsStream> stream) {
   while (!stream->open_ && stream->failure_.ok() && !stream->lost_) {
     if (absl::Status status = co_await stream->handshake_.Wait();
         !status.ok() && stream->failure_.ok() && !stream->lost_) {
-      // Cancelled: half a handshake is of use to nobody.
-      stream->FailWith(status);
+      // Cancelled: half a handshake is of use to nobody. Whoever reads or writes was not cancelled.
+      stream->FailWith(ErrnoToStatus(ECONNABORTED, "the TLS handshake was cancelled"));
       co_return status;
     }
   }
@@ -106,9 +109,9 @@ void TlsStream::PumpLater() {
 }
 
 void TlsStream::Pump() {
-  if (lost_ || !failure_.ok()) return;
+  if (lost_ || aborted_) return;
   if (!open_) ContinueHandshake();
-  if (!failure_.ok()) return;
+  if (aborted_) return;
   if (shutting_down_) {
     ContinueShutdown();
   } else if (open_) {
@@ -130,14 +133,29 @@ bool TlsStream::OnEof() {
 
 // --- reading
 
+TlsEngine::Result TlsStream::Decrypt(absl::Cord* plain) {
+  const TlsEngine::Result result = engine_->Read(plain, kMaxRead);
+  const std::size_t kept = cipher_.size();
+  FlushCiphertext();
+  if (result == TlsEngine::Result::kError) return result;
+  // A peer that makes us answer and takes no answers would fill our memory.
+  if (lower_writing_paused_) unread_answers_ += cipher_.size() - kept;
+  if (unread_answers_ > kMaxUnreadAnswers) {
+    FailWith(TlsError("the peer takes none of the answers that it makes TLS give"));
+    return TlsEngine::Result::kError;
+  }
+  // A message of the handshake that stood in the way may now be whole.
+  if (!plain_.empty() || write_eof_) EncryptPending();
+  return result;
+}
+
 void TlsStream::ReadPlain() {
   if (reading_paused_ || peer_closed_) return;
   absl::Cord plain;
-  const TlsEngine::Result result = engine_->Read(&plain, kMaxRead);
-  FlushCiphertext();
+  const TlsEngine::Result result = Decrypt(&plain);
   if (!plain.empty()) protocol_->OnData(std::move(plain));
   // What lies behind the data waits as well: the engine says it again when asked again.
-  if (reading_paused_ || shutting_down_) return;
+  if (reading_paused_ || shutting_down_ || aborted_) return;
   switch (result) {
     case TlsEngine::Result::kDone:
       PumpLater();
@@ -163,7 +181,8 @@ void TlsStream::ReadPlain() {
 void TlsStream::PeerClosed() {
   peer_closed_ = true;
   const bool may_stay_open = protocol_->OnEof();
-  if (!may_stay_open || !CanWriteEof() || lower_eof_) BeginShutdown();
+  // The peer may have ended its direction below TLS as well; what counts is how it ended TLS's.
+  if (!may_stay_open || !CanWriteEof() || truncated_) BeginShutdown();
 }
 
 void TlsStream::PauseReading() { reading_paused_ = true; }
@@ -187,19 +206,27 @@ void TlsStream::ControlReading() {
 // --- writing
 
 void TlsStream::Write(absl::Cord data) {
-  if (closing_ || lost_ || sent_close_notify_) return;
+  if (closing_ || lost_ || write_eof_) return;
   plain_.Append(std::move(data));
   EncryptPending();
 }
 
 void TlsStream::EncryptPending() {
   if (open_ && !plain_.empty()) {
-    const std::size_t size = plain_.size();
-    if (engine_->Write(&plain_) != TlsEngine::Result::kDone) {
+    const TlsEngine::Result result = engine_->Write(&plain_);
+    if (result == TlsEngine::Result::kError) {
       FailWith(engine_->error());
       return;
     }
-    encrypted_ += size;
+    FlushCiphertext();
+  }
+  if (write_eof_ && !sent_close_notify_ && plain_.empty()) {
+    const TlsEngine::Result result = engine_->SendCloseNotify();
+    if (result == TlsEngine::Result::kError) {
+      FailWith(engine_->error());
+      return;
+    }
+    sent_close_notify_ = result == TlsEngine::Result::kDone;
     FlushCiphertext();
   }
   ControlWriting();
@@ -207,33 +234,23 @@ void TlsStream::EncryptPending() {
 
 void TlsStream::FlushCiphertext() {
   cipher_.Append(engine_->TakeCiphertext());
-  if (cipher_.empty()) return;
-  const uint64_t plain_end = base_ + encrypted_;
-  if (marks_.empty() ? plain_end > std::max(base_, flushed_)
-                     : plain_end > marks_.back().plain_end) {
-    marks_.push_back({base_ + lower_given_ + cipher_.size(), plain_end});
-  }
-  if (lower_writing_paused_) return;
-  lower_given_ += cipher_.size();
+  if (cipher_.empty() || lower_writing_paused_) return;
   lower_->Write(std::exchange(cipher_, absl::Cord()));
+  (void)bytes_flushed();  // lets the engine forget what has left
 }
 
 uint64_t TlsStream::bytes_flushed() const {
   const uint64_t lower_flushed = lower_->bytes_flushed();
   if (lower_flushed < base_) return lower_flushed;
-  flushed_ = std::max(flushed_, base_);
-  while (!marks_.empty() && marks_.front().lower_end <= lower_flushed) {
-    flushed_ = marks_.front().plain_end;
-    marks_.pop_front();
-  }
-  return flushed_;
+  return base_ + engine_->PlaintextWithin(lower_flushed - base_);
 }
 
 void TlsStream::OnPauseWriting() { lower_writing_paused_ = true; }
 
 void TlsStream::OnResumeWriting() {
   lower_writing_paused_ = false;
-  if (lost_) return;
+  unread_answers_ = 0;
+  if (lost_ || aborted_) return;
   FlushCiphertext();
   ControlWriting();
   if (shutting_down_) Pump();
@@ -261,13 +278,9 @@ bool TlsStream::CanWriteEof() const {
 }
 
 void TlsStream::WriteEof() {
-  if (closing_ || sent_close_notify_ || !CanWriteEof()) return;
-  sent_close_notify_ = true;
-  if (engine_->SendCloseNotify() != TlsEngine::Result::kDone) {
-    FailWith(engine_->error());
-    return;
-  }
-  FlushCiphertext();
+  if (closing_ || write_eof_ || !CanWriteEof()) return;
+  write_eof_ = true;
+  EncryptPending();
 }
 
 // --- the end
@@ -291,27 +304,30 @@ void TlsStream::BeginShutdown() {
 }
 
 void TlsStream::ContinueShutdown() {
-  if (!sent_close_notify_) {
+  TlsEngine::Result result = TlsEngine::Result::kWantInput;
+  if (!sent_close_notify_ || write_eof_) {
     // What came before our close_notify is of no use to anybody any more, but it stands before the
-    // peer's.
-    TlsEngine::Result result;
+    // peer's. After WriteEof the peer may go on for as long as it likes.
     do {
       absl::Cord unread;
-      result = engine_->Read(&unread, kMaxRead);
+      result = Decrypt(&unread);
     } while (result == TlsEngine::Result::kDone);
-    FlushCiphertext();
-    if (result == TlsEngine::Result::kError) {
-      FailWith(engine_->error());
-      return;
-    }
-    if (!cipher_.empty()) return;  // goes on when the stream below takes more
-    sent_close_notify_ = true;
+    if (aborted_) return;
   }
-  const TlsEngine::Result result = engine_->Shutdown();
-  FlushCiphertext();
+  if (!sent_close_notify_ && result != TlsEngine::Result::kError) {
+    if (!cipher_.empty()) return;  // goes on when the stream below takes more
+    if (plain_.empty()) {
+      sent_close_notify_ = engine_->SendCloseNotify() == TlsEngine::Result::kDone;
+    }
+    FlushCiphertext();
+  }
+  if (sent_close_notify_ && !write_eof_) {
+    result = engine_->Shutdown();
+    FlushCiphertext();
+  }
   if (result == TlsEngine::Result::kError) {
     FailWith(engine_->error());
-  } else if (result != TlsEngine::Result::kWantInput || lower_eof_) {
+  } else if ((result != TlsEngine::Result::kWantInput || lower_eof_) && cipher_.empty()) {
     // The timer goes on: the stream below may have something left to flush.
     lower_->Close();
   }
@@ -320,20 +336,34 @@ void TlsStream::ContinueShutdown() {
 void TlsStream::Abort(bool reset, absl::Status status) {
   if (lost_) return;
   closing_ = true;
+  aborted_ = true;
+  timer_.Cancel();
   if (failure_.ok()) failure_ = status;
   lower_->Abort(reset, std::move(status));
 }
 
 void TlsStream::FailWith(absl::Status status) {
-  if (lost_ || !failure_.ok()) return;
+  if (lost_ || aborted_) return;
   failure_ = status;
   closing_ = true;
+  aborted_ = true;
+  timer_.Cancel();
   FlushCiphertext();  // the alert that tells the peer why
   handshake_.WakeAll();
   lower_->Abort(/*reset=*/false, std::move(status));
 }
 
 void TlsStream::OnConnectionLost(const absl::Status& status) {
+  // What came before the end is readable before it, however much the reader has already.
+  if (open_ && !closing_ && !peer_closed_) {
+    TlsEngine::Result result;
+    do {
+      absl::Cord plain;
+      result = engine_->Read(&plain, kMaxRead);
+      if (!plain.empty()) protocol_->OnData(std::move(plain));
+    } while (result == TlsEngine::Result::kDone);
+    if (result == TlsEngine::Result::kClosed) protocol_->OnEof();
+  }
   lost_ = true;
   closing_ = true;
   timer_.Cancel();

@@ -2,15 +2,14 @@
 // stream below, a stream to the protocol above.
 //
 //   auto stream = TlsStream::Create(loop, socket_stream, *std::move(engine), {});
-//   auto connection = MakeConnection(loop, stream);               // starts it, and so the
-//   handshake if (absl::Status status = co_await stream->WaitHandshake(); !status.ok()) ...
+//   auto connection = MakeConnection(loop, stream);     // starts it, and so the handshake
+//   absl::Status status = co_await TlsStream::WaitHandshake(stream);
 //
 // OpenConnection, Server and StreamWriter::StartTls make these.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -43,6 +42,9 @@ class TlsStream final : public ByteStream,
   static constexpr std::size_t kHighWater = 512 * 1024;
   static constexpr std::size_t kCiphertextHighWater = 256 * 1024;
   static constexpr std::size_t kCiphertextLowWater = 64 * 1024;
+  // What we answer to the peer's TLS (key updates, alerts) while it takes nothing: more is an
+  // error.
+  static constexpr std::size_t kMaxUnreadAnswers = 64 * 1024;
 
   static std::shared_ptr<TlsStream> Create(EventLoop* loop, std::shared_ptr<ByteStream> lower,
                                            std::unique_ptr<TlsEngine> engine,
@@ -51,9 +53,11 @@ class TlsStream final : public ByteStream,
   // A stream that was plain until now: its protocol becomes ours, and `received`, what the peer has
   // sent beyond the point of the upgrade, goes to the handshake first. What is buffered below is
   // sent in front of TLS.
-  void StartUpgrade(std::shared_ptr<StreamProtocol> protocol, absl::Cord received);
+  // `writing_paused`: the stream below has told its protocol to pause writing.
+  void StartUpgrade(std::shared_ptr<StreamProtocol> protocol, absl::Cord received,
+                    bool writing_paused);
   // Until the handshake is done, or has failed for the reason given. A failed handshake has closed
-  // the stream.
+  // the stream, and so has the cancellation of this wait: others see ECONNABORTED then.
   static Task<absl::Status> WaitHandshake(std::shared_ptr<TlsStream> stream);
   const TlsInfo* tls_info() const override { return open_ ? &engine_->info() : nullptr; }
   // The peer ended without close_notify.
@@ -66,6 +70,7 @@ class TlsStream final : public ByteStream,
   void ResumeReading() override;
   void Write(absl::Cord data) override;
   std::size_t write_buffer_size() const override { return plain_.size() + cipher_.size(); }
+  // Whole records count: what was written in one that has not left in full has not left.
   uint64_t bytes_flushed() const override;
   void SetWriteBufferLimits(std::size_t high, std::size_t low) override;
   bool CanWriteEof() const override;
@@ -93,9 +98,11 @@ class TlsStream final : public ByteStream,
   void Pump();
   void PumpLater();
   void ContinueHandshake();
+  // Decrypts, and sends what OpenSSL answers.
+  TlsEngine::Result Decrypt(absl::Cord* plain);
   void ReadPlain();
   void ContinueShutdown();
-  // Encrypts what was written, once there are keys.
+  // Encrypts what was written, once there are keys, and ends it after WriteEof.
   void EncryptPending();
   // Gives the stream below what it may have; the rest waits until it resumes.
   void FlushCiphertext();
@@ -115,6 +122,7 @@ class TlsStream final : public ByteStream,
   bool open_ = false;     // the handshake is done
   bool closing_ = false;  // Close was called, or the peer closed, or an error came
   bool shutting_down_ = false;
+  bool aborted_ = false;  // the end is on its way up
   bool lost_ = false;
   absl::Status failure_;  // what ended the stream, if an error did
   WaitQueue handshake_;
@@ -127,25 +135,17 @@ class TlsStream final : public ByteStream,
   bool truncated_ = false;
   bool pump_scheduled_ = false;
 
-  absl::Cord plain_;   // written before the handshake was done
+  absl::Cord plain_;   // written, and not yet encrypted: before the handshake was done
   absl::Cord cipher_;  // encrypted, while the stream below wants no more
+  std::size_t unread_answers_ = 0;
   bool lower_writing_paused_ = false;
   bool writing_paused_ = false;
+  bool write_eof_ = false;
   bool sent_close_notify_ = false;
   std::size_t high_water_ = kHighWater;
   std::size_t low_water_ = kHighWater / 4;
 
-  // Which plaintext offset each ciphertext offset of the stream below stands for: how "flushed"
-  // counts whole records.
-  struct Mark {
-    uint64_t lower_end;
-    uint64_t plain_end;
-  };
   const uint64_t base_;  // offsets below are the plain stream's before TLS
-  uint64_t encrypted_ = 0;
-  uint64_t lower_given_ = 0;
-  mutable std::deque<Mark> marks_;
-  mutable uint64_t flushed_ = 0;
 };
 
 }  // namespace sockbroker::streams

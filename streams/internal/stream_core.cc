@@ -269,11 +269,9 @@ Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
       TlsEngine::Create(std::move(context), std::move(options.server_hostname));
   if (!engine.ok()) co_return engine.status();
 
-  core->upgrading_ = true;
-  absl::Status status = co_await Drain(core);
-  core->upgrading_ = false;
-  if (!status.ok()) co_return status;
-  if (core->stream_->is_closing()) co_return ErrnoToStatus(ECONNRESET, "Connection lost");
+  if (core->lost_ || core->stream_->is_closing()) {
+    co_return ErrnoToStatus(ECONNRESET, "Connection lost");
+  }
   if (core->eof_) {
     co_return absl::FailedPreconditionError("start_tls() after the peer has ended its direction");
   }
@@ -281,6 +279,10 @@ Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
     co_return absl::FailedPreconditionError(
         absl::StrCat(core->buffer_.size(), " unread bytes of plaintext stand before start_tls()"));
   }
+
+  // From here to StartUpgrade nothing can come between: no byte that arrives later is plaintext,
+  // and none that is written later goes out in clear. What was written before stands in front of
+  // the handshake, in the stream below; asyncio drains it first, which would leave a gap.
   core->upgrading_ = true;
   absl::Cord received = std::move(core->buffer_);
   core->buffer_.Clear();
@@ -288,8 +290,8 @@ Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
   core->reading_paused_ = false;
   auto tls = TlsStream::Create(core->loop_, core->stream_, *std::move(engine), options.stream);
   core->stream_ = tls;
-  tls->StartUpgrade(core, std::move(received));
-  status = co_await TlsStream::WaitHandshake(tls);
+  tls->StartUpgrade(core, std::move(received), core->writing_paused_);
+  const absl::Status status = co_await TlsStream::WaitHandshake(tls);
   core->upgrading_ = false;
   co_return status;
 }
