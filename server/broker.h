@@ -72,6 +72,8 @@ struct BrokerOptions {
   // Gets the lines of an NSS key log, from the loops' threads: whoever has them reads everything.
   // Null: nobody does.
   std::function<void(absl::string_view)> tls_key_log;
+  // Callers with a certificate may open whatever the broker's own user could; else nothing.
+  bool allow_all = false;
   // Gets a line per open, refusal and close. Must outlive the broker; null: nobody is told.
   const AuditLog* audit = nullptr;
   BrokerLimits limits;

@@ -112,8 +112,14 @@ RpcStatus CheckServerFilter(const std::string& server) {
              : InvalidField("server", "a server's handle, or absent");
 }
 
-// Unix sockets and adopted descriptors lend the caller the broker's own rights.
+// What the listener a caller came through forbids by itself. Unix sockets and adopted descriptors
+// lend the caller the broker's own rights.
 RpcStatus CheckRights(const Principal& principal, bool is_unix, bool adopts) {
+  if (!principal.may_open) {
+    return Denied(principal.rule,
+                  "callers of this listener get nothing without a policy; sockbrokerd --allow-all "
+                  "lets them open everything");
+  }
   if (is_unix && !principal.may_use_unix) {
     return Denied(principal.rule, "callers of this listener get no Unix sockets");
   }
@@ -165,7 +171,7 @@ auto FillFrom(Table* table, std::shared_ptr<const Principal> principal, Set set)
 template <typename Request, typename Response>
 Reactor* BrokerService::OnConnection(Context* context, const Request* request, Response* response) {
   if (RpcStatus status = Check(*request); !status.ok()) return FinishNow(context, status);
-  const auto principal = PrincipalOfPeer(context->peer());
+  const auto principal = PrincipalOf(*context, {core_->options.allow_all});
   auto found = core_->connections.Find(principal->name, request->handle());
   if (found.tombstone != nullptr) {
     return FinishNow(context, AfterEnd(*found.tombstone, *request, response));
@@ -193,7 +199,7 @@ Reactor* BrokerService::OnConnection(Context* context, const Request* request, R
 
 template <typename Request, typename Response>
 Reactor* BrokerService::OnServer(Context* context, const Request* request, Response* response) {
-  const auto principal = PrincipalOfPeer(context->peer());
+  const auto principal = PrincipalOf(*context, {core_->options.allow_all});
   auto found = core_->servers.Find(principal->name, request->handle());
   if (found.tombstone != nullptr) {
     return FinishNow(context, AfterEnd(*found.tombstone, *request, response));
@@ -280,10 +286,10 @@ Reactor* StartListening(BrokerCore* core, grpc::CallbackServerContext* context, 
 }
 
 template <typename Request>
-CreationCall::Spec MakeSpec(grpc::CallbackServerContext* context, absl::string_view rpc,
-                            const Request& request) {
+CreationCall::Spec MakeSpec(const BrokerCore& core, grpc::CallbackServerContext* context,
+                            absl::string_view rpc, const Request& request) {
   CreationCall::Spec spec;
-  spec.principal = PrincipalOfPeer(context->peer());
+  spec.principal = PrincipalOf(*context, {core.options.allow_all});
   spec.request_id = request.request_id();
   // Hashing is for those who may ask again.
   if (!spec.request_id.empty()) spec.fingerprint = Fingerprint(rpc, request);
@@ -298,7 +304,7 @@ Reactor* BrokerService::OpenConnection(Context* context, const v1::OpenConnectio
   OpenPlan plan;
   RpcStatus status = ParseOpen(*request, core_->options.limits, &plan);
   return Open(core_, context, std::move(status), std::move(plan),
-              MakeSpec(context, "OpenConnection", *request), response);
+              MakeSpec(*core_, context, "OpenConnection", *request), response);
 }
 
 Reactor* BrokerService::OpenUnixConnection(Context* context,
@@ -307,7 +313,7 @@ Reactor* BrokerService::OpenUnixConnection(Context* context,
   OpenPlan plan;
   RpcStatus status = ParseOpenUnix(*request, core_->options.limits, &plan);
   return Open(core_, context, std::move(status), std::move(plan),
-              MakeSpec(context, "OpenUnixConnection", *request), response);
+              MakeSpec(*core_, context, "OpenUnixConnection", *request), response);
 }
 
 // --- serve
@@ -317,7 +323,7 @@ Reactor* BrokerService::StartServer(Context* context, const v1::StartServerReque
   ServePlan plan;
   RpcStatus status = ParseStart(*request, core_->options.limits, &plan);
   return StartListening(core_, context, std::move(status), std::move(plan),
-                        MakeSpec(context, "StartServer", *request), response);
+                        MakeSpec(*core_, context, "StartServer", *request), response);
 }
 
 Reactor* BrokerService::StartUnixServer(Context* context, const v1::StartUnixServerRequest* request,
@@ -325,7 +331,7 @@ Reactor* BrokerService::StartUnixServer(Context* context, const v1::StartUnixSer
   ServePlan plan;
   RpcStatus status = ParseStartUnix(*request, core_->options.limits, &plan);
   return StartListening(core_, context, std::move(status), std::move(plan),
-                        MakeSpec(context, "StartUnixServer", *request), response);
+                        MakeSpec(*core_, context, "StartUnixServer", *request), response);
 }
 
 Reactor* BrokerService::Accept(Context* context, const v1::AcceptRequest* request,
@@ -333,7 +339,7 @@ Reactor* BrokerService::Accept(Context* context, const v1::AcceptRequest* reques
   if (RpcStatus status = CheckRequestId(request->request_id()); !status.ok()) {
     return FinishNow(context, status);
   }
-  CreationCall::Spec spec = MakeSpec(context, "Accept", *request);
+  CreationCall::Spec spec = MakeSpec(*core_, context, "Accept", *request);
   auto found = core_->servers.Find(spec.principal->name, request->server());
   if (found.tombstone == nullptr && found.record == nullptr) {
     // The field has another name here than elsewhere.
@@ -403,7 +409,7 @@ Reactor* BrokerService::ListServers(Context* context, const v1::ListServersReque
   }
   if (!status.ok()) return FinishNow(context, status);
   decltype(core_->servers)::Query query;
-  query.principal = PrincipalOfPeer(context->peer())->name;
+  query.principal = PrincipalOf(*context, {core_->options.allow_all})->name;
   query.labels = request->labels();
   query.handle_prefix = request->handle_prefix();
   query.name = request->name();
@@ -475,7 +481,7 @@ Reactor* BrokerService::StartTls(Context* context, const v1::StartTlsRequest* re
   if (!v1::StartTlsRequest::Side_IsValid(request->side())) {
     return FinishNow(context, InvalidField("side", "CLIENT, SERVER or absent"));
   }
-  CreationCall::Spec spec = MakeSpec(context, "StartTls", *request);
+  CreationCall::Spec spec = MakeSpec(*core_, context, "StartTls", *request);
   auto found = core_->connections.Find(spec.principal->name, request->handle());
   if (found.record == nullptr) {
     return FinishNow(context,
@@ -553,7 +559,7 @@ Reactor* BrokerService::ListConnections(Context* context, const v1::ListConnecti
   }
   if (!status.ok()) return FinishNow(context, status);
   decltype(core_->connections)::Query query;
-  query.principal = PrincipalOfPeer(context->peer())->name;
+  query.principal = PrincipalOf(*context, {core_->options.allow_all})->name;
   query.labels = request->labels();
   query.server = request->server();
   query.handle_prefix = request->handle_prefix();
@@ -575,7 +581,8 @@ grpc::ServerWriteReactor<v1::ConnectionEvent>* BrokerService::WatchConnections(
     Context* context, const v1::WatchConnectionsRequest* request) {
   RpcStatus status = CheckLabelFilter(request->labels());
   if (status.ok()) status = CheckServerFilter(request->server());
-  return WatchCall::Start(core_, PrincipalOfPeer(context->peer()), *request, status);
+  return WatchCall::Start(core_, PrincipalOf(*context, {core_->options.allow_all}), *request,
+                          status);
 }
 
 }  // namespace sockbroker::server

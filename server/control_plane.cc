@@ -60,6 +60,9 @@ void Configure(const ControlPlaneLimits& limits, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
 
+  // Who can't get through the handshake must not hold a descriptor for gRPC's two minutes.
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 20'000);
+
   // Only reflection blocks a thread; it needs few, and starts none before it is used.
   builder->SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder->SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
@@ -70,7 +73,8 @@ void Configure(const ControlPlaneLimits& limits, grpc::ServerBuilder* builder) {
 
 struct ControlPlane::Parts {
   // Destroyed from the last to the first: the listeners' loop before what they hand connections to.
-  std::unique_ptr<ExternalConnectionAcceptor> acceptor;
+  std::unique_ptr<ExternalConnectionAcceptor> plain;
+  std::unique_ptr<ExternalConnectionAcceptor> tls;  // null when no listener needs it
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<streams::LoopThread> thread;
   // They live on the thread's loop; the list changes under the mutex, for RemoveFiles.
@@ -100,9 +104,19 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
   grpc::ServerBuilder builder;
   Configure(options.limits, &builder);
   for (grpc::Service* service : services) builder.RegisterService(service);
-  parts->acceptor = builder.experimental().AddExternalConnectionAcceptor(
-      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-      grpc::InsecureServerCredentials());
+  const auto add_acceptor = [&](std::shared_ptr<grpc::ServerCredentials> credentials) {
+    return builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        std::move(credentials));
+  };
+  parts->plain = add_acceptor(grpc::InsecureServerCredentials());
+  if (std::any_of(sockets.begin(), sockets.end(), [](const auto& s) { return s.tls(); })) {
+    if (!options.tls.has_value()) {
+      return absl::InvalidArgumentError("mutual TLS needs certificates");
+    }
+    if (absl::Status status = CheckControlTls(*options.tls); !status.ok()) return status;
+    parts->tls = add_acceptor(MakeTlsCredentials(*options.tls));
+  }
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr) return absl::InternalError("gRPC could not start its server");
   // From here on the destructor undoes what was done.
@@ -110,14 +124,18 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
   Parts& p = *plane->parts_;
   p.thread = std::make_unique<streams::LoopThread>("control");
 
-  ControlListenerOptions listening;
-  listening.on_trouble = options.on_trouble;
-  listening.on_connection = [acceptor = p.acceptor.get()](streams::Descriptor connection) {
-    ExternalConnectionAcceptor::NewConnectionParameters parameters;
-    // gRPC's from here on. (It would leak it before BuildAndStart and after Shutdown: no listener
-    // lives then.)
-    parameters.fd = connection.Release();
-    acceptor->HandleNewConnection(&parameters);
+  const auto listening = [&](bool tls) {
+    ControlListenerOptions result;
+    result.on_trouble = options.on_trouble;
+    result.on_connection = [acceptor =
+                                tls ? p.tls.get() : p.plain.get()](streams::Descriptor connection) {
+      ExternalConnectionAcceptor::NewConnectionParameters parameters;
+      // gRPC's from here on. (It would leak it before BuildAndStart and after Shutdown: no
+      // listener lives then.)
+      parameters.fd = connection.Release();
+      acceptor->HandleNewConnection(&parameters);
+    };
+    return result;
   };
   absl::Status status;
   p.OnLoop([&] {
@@ -125,8 +143,9 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
     for (ListeningSocket& socket : sockets) {
       plane->addresses_.push_back(socket.ToString());
       plane->socket_addresses_.push_back(socket.address());
+      ControlListenerOptions how = listening(socket.tls());
       p.listeners.push_back(
-          std::make_unique<ControlListener>(p.thread->loop(), std::move(socket), listening));
+          std::make_unique<ControlListener>(p.thread->loop(), std::move(socket), std::move(how)));
       status.Update(p.listeners.back()->Start());
     }
   });

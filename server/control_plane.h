@@ -12,12 +12,14 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/control_tls.h"
 #include "server/listening_socket.h"
 
 namespace sockbroker::server {
@@ -39,14 +41,16 @@ struct ControlPlaneLimits {
 
 struct ControlPlaneOptions {
   ControlPlaneLimits limits;
+  // Needed when one of the sockets speaks mutual TLS.
+  std::optional<ControlTlsFiles> tls;
   // Told what a person should know (see ControlListenerOptions); from any thread. May be null.
   std::function<void(absl::string_view sentence)> on_trouble;
 };
 
 class ControlPlane {
  public:
-  // `services` must outlive it. Each of them may tell its callers apart by ServerContext::peer(): a
-  // Unix socket's is "unix:", TCP's "ipv4:..." or "ipv6:...".
+  // `services` must outlive it. Each of them may tell its callers apart by PrincipalOf: peer() of a
+  // Unix socket is "unix:", of TCP "ipv4:..." or "ipv6:...", and auth_context() tells of TLS.
   static absl::StatusOr<std::unique_ptr<ControlPlane>> Start(std::vector<ListeningSocket> sockets,
                                                              std::vector<grpc::Service*> services,
                                                              ControlPlaneOptions options);

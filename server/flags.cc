@@ -6,6 +6,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/listen_address.h"
 #include "sockbroker/version.h"
 
@@ -25,17 +26,28 @@ Where to be reached:
   -l, --listen ADDRESS      May be given several times.
                               unix:PATH       a Unix socket: for the broker's own user and root only.
                                               The directory is made if it is missing (0700).
-                              127.0.0.1:PORT  plain TCP, with --insecure-loopback; [::1]:PORT too, and
-                                              localhost:PORT, which is 127.0.0.1. 0: a free port.
+                              HOST:PORT       TCP; HOST is an IP address ([::1] for IPv6), or localhost,
+                                              which is 127.0.0.1. PORT 0: a free one. It speaks mutual
+                                              TLS, or on loopback plain TCP (--insecure-loopback).
                               fd:NAME         a listening socket of systemd's, by its name in
                                               LISTEN_FDNAMES (FileDescriptorName=).
-                            Beyond loopback it refuses to listen: that needs mutual TLS (mTLS), which is
-                            not available yet.
+                            Without mutual TLS it refuses to listen beyond loopback.
                             Default: unix:$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock; for root
                             unix:/run/sockbroker/sockbroker.sock.
       --insecure-loopback   Allow plain TCP on loopback. Every user of this machine can then use the
                             broker's rights; such callers get no Unix sockets and no inherited ones.
                             Default: off.
+      --tls-cert FILE       Mutual TLS (mTLS) for TCP listeners, but for those on loopback when
+                            --insecure-loopback is given too; Unix sockets stay as they are. The broker's
+                            certificate with its intermediates, PEM.
+      --tls-key FILE        Its private key, PEM.
+      --tls-client-ca FILE  Who vouches for clients, PEM: without a certificate of theirs nobody gets in.
+                            A client is who the first URI in its certificate's subject alternative names
+                            says, else the first DNS name. The three go together, and are read again when
+                            they change, for new connections.
+      --allow-all           Let clients with a certificate open and serve whatever the broker's own user
+                            could, Unix sockets and inherited ones too. Default: off, they may open
+                            nothing.
 
 What clients get:
       --lease DURATION      How long an untouched connection or server is kept when its client did not
@@ -73,6 +85,9 @@ Examples:
       For yourself, on the default Unix socket. `sockbroker ls` finds it there.
   sockbrokerd --listen unix:/srv/broker/b.sock --listen 127.0.0.1:0 --insecure-loopback
       On two addresses; the second with a free port, printed when ready.
+  sockbrokerd --listen 0.0.0.0:7400 --tls-cert b.crt --tls-key b.key --tls-client-ca ca.crt --allow-all
+      For other machines. `sockbroker -b HOST:7400 --broker-cacert ca.crt --broker-cert me.crt
+      --broker-key me.key ls` gets in.
   sockbrokerd --lease 10m --drain-timeout 30s --log-format json
       Clients may be away for ten minutes; the end may take half a minute.
   systemd-socket-activate -l 8080 --fdname=web sockbrokerd
@@ -114,6 +129,15 @@ void AddDuration(CLI::App* app, const std::string& name, absl::Duration least, a
   });
 }
 
+// What a start with some of the flags for mutual TLS lacks: "" with all or none.
+std::string MissingTlsFlags(const Flags& flags) {
+  std::vector<std::string> missing;
+  if (flags.tls_cert.empty()) missing.emplace_back("--tls-cert");
+  if (flags.tls_key.empty()) missing.emplace_back("--tls-key");
+  if (flags.tls_client_ca.empty()) missing.emplace_back("--tls-client-ca");
+  return missing.size() == 3 ? "" : absl::StrJoin(missing, ", ");
+}
+
 }  // namespace
 
 std::string HelpText() { return kHelp; }
@@ -128,6 +152,10 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   app.add_flag("-V,--version", version);
   app.add_option("-l,--listen", flags.listen)->expected(1)->take_all();
   app.add_flag("--insecure-loopback", flags.insecure_loopback);
+  app.add_option("--tls-cert", flags.tls_cert);
+  app.add_option("--tls-key", flags.tls_key);
+  app.add_option("--tls-client-ca", flags.tls_client_ca);
+  app.add_flag("--allow-all", flags.allow_all);
   AddDuration(&app, "--drain-timeout", absl::ZeroDuration(), absl::Hours(24), &flags.drain_timeout);
   AddDuration(&app, "--lease", absl::Seconds(1), absl::Hours(24), &flags.lease);
   app.add_option("--loops", flags.loops)->check(CLI::Range(1, 1024));
@@ -157,6 +185,11 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   if (version) {
     std::cout << "sockbrokerd " << kVersion << "\n" << std::flush;
     return 0;
+  }
+  if (const std::string missing = MissingTlsFlags(flags); !missing.empty()) {
+    std::cerr << "sockbrokerd: --tls-cert, --tls-key and --tls-client-ca go together; missing: "
+              << missing << "\nsockbrokerd --help says what there is.\n";
+    return kExitUsage;
   }
   if (flags.listen.empty()) {
     const absl::StatusOr<std::string> path = DefaultListenPath();

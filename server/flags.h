@@ -24,6 +24,11 @@ struct Flags {
   // As given; never empty.
   std::vector<std::string> listen;
   bool insecure_loopback = false;
+  // Mutual TLS for TCP listeners; all three or none.
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_client_ca;
+  bool allow_all = false;
   absl::Duration drain_timeout = absl::Seconds(8);
   // 0: one per core.
   int loops = 0;

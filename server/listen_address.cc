@@ -76,21 +76,27 @@ absl::Status CheckListenAddress(const SocketAddress& address, const ListenPolicy
     return absl::InvalidArgumentError(
         absl::StrCat("can't listen on ", address.ToString(), ": neither a Unix nor a TCP socket"));
   }
+  if (policy.mutual_tls) return absl::OkStatus();
   if (!IsLoopback(address)) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("refusing to listen on ", address.ToString(),
-                     ": beyond loopback the broker must know its callers by mutual TLS (mTLS), "
-                     "which is not available "
-                     "yet; listen on unix:PATH, or on 127.0.0.1 with --insecure-loopback"));
+    return absl::PermissionDeniedError(absl::StrCat(
+        "refusing to listen on ", address.ToString(),
+        ": beyond loopback the broker must know its callers by mutual TLS (mTLS); set --tls-cert, "
+        "--tls-key and --tls-client-ca, or listen on unix:PATH, or on 127.0.0.1 with "
+        "--insecure-loopback"));
   }
   if (!policy.insecure_loopback) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("refusing to listen on ", address.ToString(),
-                     ": every local user could use the broker's rights through plain TCP; listen "
-                     "on unix:PATH, or "
-                     "accept that with --insecure-loopback"));
+    return absl::PermissionDeniedError(absl::StrCat(
+        "refusing to listen on ", address.ToString(),
+        ": every local user could use the broker's rights through plain TCP; listen on unix:PATH, "
+        "or set --tls-cert, --tls-key and --tls-client-ca (mTLS), or accept that with "
+        "--insecure-loopback"));
   }
   return absl::OkStatus();
+}
+
+bool SpeaksTls(const SocketAddress& address, const ListenPolicy& policy) {
+  if (!policy.mutual_tls || !address.is_ip()) return false;
+  return !policy.insecure_loopback || !IsLoopback(address);
 }
 
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,

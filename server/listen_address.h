@@ -20,6 +20,9 @@ struct ListenPolicy {
   // Plain TCP on loopback: every local user could then borrow the broker's rights, so it must be
   // asked for by name.
   bool insecure_loopback = false;
+  // There are certificates for mutual TLS: TCP listeners speak it, but for those on loopback when
+  // `insecure_loopback` is set.
+  bool mutual_tls = false;
 };
 
 struct ListenAddress {
@@ -38,6 +41,9 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,
 // Whether the policy lets the broker listen there: for inherited descriptors, whose address is
 // known only when they are taken.
 absl::Status CheckListenAddress(const streams::SocketAddress& address, const ListenPolicy& policy);
+
+// Whether a listener there, if the policy lets it be, speaks mutual TLS.
+bool SpeaksTls(const streams::SocketAddress& address, const ListenPolicy& policy);
 
 // $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock; for root /run/sockbroker/sockbroker.sock.
 // kNotFound: neither, `--listen` must say.

@@ -137,6 +137,7 @@ absl::StatusOr<std::vector<ListeningSocket>> ListeningSocket::Open(
     absl::StatusOr<ListeningSocket> socket =
         where.address.is_unix() ? OpenUnix(where.address) : OpenTcp(where.address);
     if (!socket.ok()) return socket.status();
+    socket->tls_ = SpeaksTls(socket->address_, policy);
     sockets.push_back(*std::move(socket));
     return sockets;
   }
@@ -160,6 +161,7 @@ absl::StatusOr<std::vector<ListeningSocket>> ListeningSocket::Open(
     if (fcntl(socket.fd(), F_SETFL, fcntl(socket.fd(), F_GETFL) | O_NONBLOCK) != 0) {
       return Failed(text, "fcntl");
     }
+    socket.tls_ = SpeaksTls(socket.address_, policy);
     sockets.push_back(std::move(socket));
   }
   return sockets;

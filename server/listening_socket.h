@@ -39,6 +39,8 @@ class ListeningSocket {
 
   int fd() const { return descriptor_.get(); }
   const streams::SocketAddress& address() const { return address_; }
+  // Whether its callers must speak mutual TLS.
+  bool tls() const { return tls_; }
   // As a client takes it: "unix:PATH", "127.0.0.1:PORT", "[::1]:PORT".
   std::string ToString() const;
 
@@ -58,6 +60,7 @@ class ListeningSocket {
 
   streams::Descriptor descriptor_;
   streams::SocketAddress address_;
+  bool tls_ = false;
   // The file this socket made; null for TCP and inherited sockets.
   std::unique_ptr<const File> file_;
 };

@@ -101,7 +101,8 @@ int Fail(const absl::Status& status) {
 
 absl::StatusOr<std::vector<ListeningSocket>> OpenListeners(const Flags& flags,
                                                            InheritedDescriptors* inherited) {
-  const ListenPolicy policy = {.insecure_loopback = flags.insecure_loopback};
+  const ListenPolicy policy = {.insecure_loopback = flags.insecure_loopback,
+                               .mutual_tls = !flags.tls_cert.empty()};
   std::vector<ListenAddress> addresses;
   // All are parsed before one is opened: a mistake in the last must not disturb what is there.
   for (const std::string& text : flags.listen) {
@@ -138,6 +139,12 @@ int Run(const Flags& flags) {
         absl::StrCat("the limit of open files (ulimit -Hn) is ", *descriptor_limit, ", and ",
                      descriptors.reserve(), " stay reserved: nothing could be opened")));
   }
+  std::optional<ControlTlsFiles> tls;
+  if (!flags.tls_cert.empty()) {
+    tls = ControlTlsFiles{flags.tls_cert, flags.tls_key, flags.tls_client_ca};
+    // Before a socket is made: nobody is to find one that is not served.
+    if (absl::Status status = CheckControlTls(*tls); !status.ok()) return Fail(status);
+  }
   absl::StatusOr<std::vector<ListeningSocket>> listeners = OpenListeners(flags, inherited->get());
   if (!listeners.ok()) return Fail(listeners.status());
 
@@ -154,6 +161,7 @@ int Run(const Flags& flags) {
   options.limits.default_lease = flags.lease;
   options.limits.connections = flags.max_connections;
   options.tls_store = flags.tls_store;
+  options.allow_all = flags.allow_all;
   if (!flags.tls_key_log.empty()) {
     absl::StatusOr<std::shared_ptr<KeyLog>> key_log = KeyLog::Open(flags.tls_key_log);
     if (!key_log.ok()) return Fail(key_log.status());
@@ -165,10 +173,11 @@ int Run(const Flags& flags) {
 
   // Before the first caller is let in: none may dial the broker itself.
   for (const ListeningSocket& listener : *listeners) broker.AddOwnListener(listener.address());
-  absl::StatusOr<std::unique_ptr<ControlPlane>> plane = ControlPlane::Start(
-      *std::move(listeners), {broker.service()}, {.on_trouble = [](absl::string_view sentence) {
-        spdlog::warn("{}", std::string(sentence));
-      }});
+  absl::StatusOr<std::unique_ptr<ControlPlane>> plane =
+      ControlPlane::Start(*std::move(listeners), {broker.service()},
+                          {.tls = tls, .on_trouble = [](absl::string_view sentence) {
+                             spdlog::warn("{}", std::string(sentence));
+                           }});
   if (!plane.ok()) return Fail(plane.status());
   termination.set_control_plane(plane->get());
 

@@ -48,6 +48,7 @@ TEST(Flags, HaveTheirDefaults) {
   const Flags flags = Parsed({});
   EXPECT_THAT(flags.listen, ElementsAre("unix:" + *DefaultListenPath()));
   EXPECT_FALSE(flags.insecure_loopback);
+  EXPECT_FALSE(flags.allow_all);
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(8));
   EXPECT_EQ(flags.lease, absl::Seconds(60));
   EXPECT_EQ(flags.loops, 0);
@@ -89,6 +90,18 @@ TEST(Flags, MistakesAreNamedAndPointToHelp) {
   EXPECT_THAT(Mistake({"--listen"}), HasSubstr("--listen"));
 }
 
+TEST(Flags, MutualTlsTakesItsThreeFilesTogether) {
+  const Flags flags =
+      Parsed({"--tls-cert=c", "--tls-key", "k", "--tls-client-ca=a", "--allow-all"});
+  EXPECT_EQ(flags.tls_cert, "c");
+  EXPECT_EQ(flags.tls_key, "k");
+  EXPECT_EQ(flags.tls_client_ca, "a");
+  EXPECT_TRUE(flags.allow_all);
+  // why: with a certificate alone anybody could come in
+  EXPECT_THAT(Mistake({"--tls-cert=c", "--tls-key=k"}), HasSubstr("missing: --tls-client-ca\n"));
+  EXPECT_THAT(Mistake({"--tls-client-ca=a"}), HasSubstr("missing: --tls-cert, --tls-key\n"));
+}
+
 TEST(Flags, VersionAndHelpEndWellOnStdout) {
   CaptureStdout();
   EXPECT_EQ(std::get<int>(Parse({"--version"})), 0);
@@ -100,8 +113,9 @@ TEST(Flags, VersionAndHelpEndWellOnStdout) {
 
 TEST(Flags, HelpTeachesEveryFlagAndFitsATerminal) {
   for (const char* flag :
-       {"--listen", "--insecure-loopback", "--drain-timeout", "--loops", "--broker-id", "--lease",
-        "--max-connections", "--max-servers", "--log-level", "--log-format", "--version", "--help",
+       {"--listen", "--insecure-loopback", "--tls-cert", "--tls-key", "--tls-client-ca",
+        "--allow-all", "--drain-timeout", "--loops", "--broker-id", "--lease", "--max-connections",
+        "--max-servers", "--log-level", "--log-format", "--version", "--help",
         "Examples:", "Exit status:", "Environment:"}) {
     EXPECT_THAT(HelpText(), HasSubstr(flag));
   }

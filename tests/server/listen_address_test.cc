@@ -50,8 +50,32 @@ TEST(ListenAddress, RefusesEverythingBeyondLoopbackAndSaysWhatItWillTake) {
                            "[::ffff:127.0.0.1]:1", "128.0.0.1:1"}) {
     EXPECT_THAT(ParseListenAddress(text, kInsecure),
                 StatusIs(absl::StatusCode::kPermissionDenied,
-                         AllOf(HasSubstr("beyond loopback"), HasSubstr("mTLS"))))
+                         AllOf(HasSubstr("beyond loopback"), HasSubstr("mTLS"),
+                               HasSubstr("--tls-cert, --tls-key and --tls-client-ca"))))
         << text;
+  }
+}
+
+TEST(ListenAddress, WithMutualTlsTcpMayBeAnywhereAndIsPlainOnLoopbackAloneWhenAskedFor) {
+  // why: what speaks plain TCP lends the broker's rights to whoever can connect
+  struct Case {
+    const char* text;
+    bool tls;
+    bool tls_beside_insecure;
+  };
+  for (const Case& c :
+       {Case{"0.0.0.0:1", true, true}, Case{"[::]:1", true, true}, Case{"192.0.2.1:1", true, true},
+        Case{"[::ffff:127.0.0.1]:1", true, true}, Case{"127.0.0.1:1", true, false},
+        Case{"[::1]:1", true, false}, Case{"unix:/run/b.sock", false, false}}) {
+    const ListenPolicy tls = {.mutual_tls = true};
+    const ListenPolicy both = {.insecure_loopback = true, .mutual_tls = true};
+    const absl::StatusOr<ListenAddress> address = ParseListenAddress(c.text, tls);
+    ASSERT_THAT(address, IsOk()) << c.text;
+    EXPECT_THAT(ParseListenAddress(c.text, both), IsOk()) << c.text;
+    EXPECT_EQ(SpeaksTls(address->address, tls), c.tls) << c.text;
+    EXPECT_EQ(SpeaksTls(address->address, both), c.tls_beside_insecure) << c.text;
+    EXPECT_FALSE(SpeaksTls(address->address, kStrict)) << c.text;
+    EXPECT_FALSE(SpeaksTls(address->address, kInsecure)) << c.text;
   }
 }
 
