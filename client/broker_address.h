@@ -6,9 +6,11 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "client/broker_tls.h"
 
 namespace sockbroker::client {
 
@@ -25,6 +27,12 @@ class BrokerAddress {
 
   const std::string& text() const { return text_; }
   const std::string& target() const { return target_; }
+  // What a channel to it speaks: TLS, or not.
+  const BrokerTls& tls() const { return tls_; }
+  // Of a Unix address it is ignored: the file's rights say who may use it.
+  void set_tls(BrokerTls tls) {
+    if (!is_unix()) tls_ = std::move(tls);
+  }
   bool is_unix() const { return !unix_path_.empty(); }
 
   // For a Unix address: errno of a connect() to it, which tells for sure whether anybody listens
@@ -38,6 +46,7 @@ class BrokerAddress {
   std::string text_;
   std::string target_;
   std::string unix_path_;
+  BrokerTls tls_;
 };
 
 }  // namespace sockbroker::client

@@ -29,6 +29,27 @@ void Pause(absl::Time until, Canceller* canceller) {
   }
 }
 
+std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const BrokerTls& tls) {
+  if (!tls.enabled()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({.pem_root_certs = tls.ca(),
+                               .pem_private_key = tls.key(),
+                               .pem_cert_chain = tls.certificate()});
+}
+
+// Why `channel` could not be made, in gRPC's words: only a call is told them.
+grpc::Status WhyNot(const std::shared_ptr<grpc::Channel>& channel, grpc_connectivity_state state) {
+  if (state == GRPC_CHANNEL_SHUTDOWN) {
+    return {grpc::StatusCode::UNAVAILABLE,
+            "--broker-cacert, --broker-cert or --broker-key cannot be used, or the key is not the "
+            "certificate's"};
+  }
+  const auto stub = v1::SocketBroker::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(1)));
+  v1::ListServersResponse response;
+  return stub->ListServers(&context, {}, &response);
+}
+
 }  // namespace
 
 void Canceller::Cancel() {
@@ -80,13 +101,16 @@ absl::StatusOr<std::unique_ptr<BrokerLink>> BrokerLink::Connect(BrokerAddress ad
   // A proxy for the web is no way to a broker.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(address.target(), grpc::InsecureChannelCredentials(), arguments);
+      grpc::CreateCustomChannel(address.target(), CredentialsFor(address.tls()), arguments);
   const absl::Time deadline = absl::Now() + timeout;
   while (true) {
     const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
     if (state == GRPC_CHANNEL_READY) break;
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || absl::Now() >= deadline) {
-      return absl::UnavailableError(NoBrokerText(address, grpc::Status::OK));
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
+        absl::Now() >= deadline) {
+      // With TLS there is more to it than that nobody listens.
+      return absl::UnavailableError(NoBrokerText(
+          address, address.tls().enabled() ? WhyNot(channel, state) : grpc::Status::OK));
     }
     if (canceller != nullptr && canceller->cancelled()) return absl::CancelledError("interrupted");
     // In slices, so that Ctrl-C is heard.

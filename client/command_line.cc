@@ -21,6 +21,8 @@ constexpr char kProgramExamples[] =
 
 Where the broker is: -b ADDRESS, else $SOCKBROKER_ADDRESS, else
 $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock (root: /run/sockbroker/sockbroker.sock).
+At HOST:PORT, with --broker-cacert (else $SOCKBROKER_CACERT) it is spoken to through
+TLS, as --broker-cert and --broker-key (else $SOCKBROKER_CERT and $SOCKBROKER_KEY) say.
 
 Exit status:
   0    it went well
@@ -150,6 +152,14 @@ CommandLine::CommandLine()
   app_->fallthrough();
   app_->add_option("-b,--broker", broker, "Where the broker is: unix:PATH or HOST:PORT")
       ->type_name("ADDRESS");
+  app_->add_option("--broker-cacert", broker_tls.ca,
+                   "Speak TLS to HOST:PORT: who vouches for the broker, PEM")
+      ->type_name("FILE");
+  app_->add_option("--broker-cert", broker_tls.certificate,
+                   "Who you are to the broker, with intermediates, PEM")
+      ->type_name("FILE");
+  app_->add_option("--broker-key", broker_tls.key, "The private key of --broker-cert, PEM")
+      ->type_name("FILE");
   AddConnect();
   AddListen();
   AddLists();
@@ -351,11 +361,12 @@ CommandLine::Outcome CommandLine::Parse(const std::vector<std::string>& argument
 
 std::string CommandLine::Explain(const std::vector<std::string>& arguments,
                                  const std::string& parser_text) const {
-  // The first word that is no option, nor the value of -b.
+  // The first word that is no option, nor the value of one that stands before it.
   const CLI::App* known = nullptr;
   std::string first;
   for (std::size_t i = 0; i < arguments.size() && first.empty(); ++i) {
-    if (arguments[i] == "-b" || arguments[i] == "--broker") {
+    if (arguments[i] == "-b" || arguments[i] == "--broker" || arguments[i] == "--broker-cacert" ||
+        arguments[i] == "--broker-cert" || arguments[i] == "--broker-key") {
       ++i;
     } else if (!absl::StartsWith(arguments[i], "-")) {
       first = arguments[i];

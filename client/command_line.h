@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/broker_tls.h"
 #include "client/close_command.h"
 #include "client/connect_command.h"
 #include "client/list_commands.h"
@@ -43,6 +44,7 @@ class CommandLine {
   // What was asked for: the word, and the options of that word.
   std::string word;
   std::string broker;
+  BrokerTlsFiles broker_tls;
   ConnectOptions connect;
   ListenOptions listen;
   ListOptions list;

@@ -6,10 +6,12 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/broker_address.h"
 #include "client/broker_link.h"
+#include "client/broker_tls.h"
 #include "client/close_command.h"
 #include "client/command_line.h"
 #include "client/completion.h"
@@ -32,14 +34,25 @@ void OpenStandardDescriptors() {
   }
 }
 
+void Export(const char* variable, const std::string& value) {
+  if (!value.empty()) (void)setenv(variable, value.c_str(), /*overwrite=*/1);
+}
+
 int Run(CommandLine& line) {
   if (line.word == "completion") {
     std::string script = CompletionScript(line.app(), line.completion_shell);
     script.pop_back();
     return PrintLine(script) ? kExitOk : kExitBrokenPipe;
   }
-  const absl::StatusOr<BrokerAddress> address = BrokerAddress::Choose(line.broker);
+  absl::StatusOr<BrokerAddress> address = BrokerAddress::Choose(line.broker);
   if (!address.ok()) return FailWith(address.status());
+  absl::StatusOr<BrokerTls> tls = BrokerTls::Choose(&line.broker_tls);
+  if (!tls.ok()) return FailWith(tls.status());
+  // What --exec runs reaches the broker as this program does.
+  Export("SOCKBROKER_CACERT", line.broker_tls.ca);
+  Export("SOCKBROKER_CERT", line.broker_tls.certificate);
+  Export("SOCKBROKER_KEY", line.broker_tls.key);
+  address->set_tls(*std::move(tls));
   if (line.word == "connect" || line.word == "listen" || line.word == "watch") {
     Interrupt interrupt;
     interrupt.CatchSignals();

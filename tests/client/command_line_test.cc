@@ -61,6 +61,21 @@ TEST(CommandLine, TheBrokerMayStandOnEitherSideOfTheWord) {
   EXPECT_TRUE(after.list.all);
 }
 
+TEST(CommandLine, TheWayToTheBrokerMayBeTls) {
+  CommandLine before;
+  ASSERT_TRUE(
+      before.Parse({"--broker-cacert", "a", "--broker-cert=c", "--broker-key", "k", "ls"}).run);
+  EXPECT_EQ(before.broker_tls.ca, "a");
+  EXPECT_EQ(before.broker_tls.certificate, "c");
+  EXPECT_EQ(before.broker_tls.key, "k");
+  CommandLine after;
+  ASSERT_TRUE(after.Parse({"connect", "h", "1", "--broker-cacert=a"}).run);
+  EXPECT_EQ(after.broker_tls.ca, "a");
+  // The file's name is not taken for the command.
+  CommandLine wrong;
+  EXPECT_THAT(wrong.Parse({"--broker-key", "k", "lst"}).error, HasSubstr("'lst'"));
+}
+
 TEST(CommandLine, ListenTakesACommandAndABound) {
   CommandLine line;
   ASSERT_TRUE(line.Parse({"listen", "-k", "--exec", "cat -n", "--max-conns", "3", "0"}).run);
