@@ -32,6 +32,8 @@ struct ConnectionTombstone {
   v1::Connection last;
   // The error that ended it; OK when it ended well.
   RpcStatus loss;
+  // The peer ended it (TLS: both directions at once): reads go on to give EOF.
+  bool eof = false;
 };
 struct ServerTombstone {
   v1::Server last;

@@ -124,9 +124,10 @@ void ConnectionRecord::OnGone(const absl::Status& status) {
     close_reason_ = v1::CLOSED_BY_CLIENT;
   }
   if (server_ != nullptr) server_->Remove(this);
-  // After an error, what was received before it is still to be read; after our own Close nobody
-  // asks for it.
-  const bool readable = state_ == State::kOpen && !loss_.ok() && !(reads_.empty() && reads_.idle());
+  // After an error, or the peer's end of TLS, what was received before it is still to be read;
+  // after our own Close nobody asks for it.
+  ended_by_peer_ = state_ == State::kOpen && loss_.ok();
+  const bool readable = state_ == State::kOpen && !(reads_.empty() && reads_.idle());
   state_ = State::kLost;
   if (!unclaimed_) {
     Publish(v1::ConnectionEvent::CLOSED);
@@ -146,6 +147,7 @@ void ConnectionRecord::Bury() {
   tombstone->last.set_read_buffered(0);
   tombstone->last.mutable_offsets()->set_read_kept(tombstone->last.offsets().read_offset());
   tombstone->loss = LossError();
+  tombstone->eof = ended_by_peer_;
   state_ = State::kGone;
   lease_.Stop();
   tombstone_ = std::move(tombstone);
@@ -366,7 +368,7 @@ std::optional<v1::TlsInfo> ConnectionRecord::tls() const {
 }
 
 streams::Task<RpcStatus> ConnectionRecord::StartTls(const v1::StartTlsRequest& request) {
-  if (state_ == State::kLost) co_return loss_;
+  if (state_ == State::kLost && !loss_.ok()) co_return LossError();
   if (state_ != State::kOpen) co_return ClosedError();
   const bool server =
       request.side() == v1::StartTlsRequest::SERVER ||

@@ -176,6 +176,7 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   // Why it ended.
   v1::Reason close_reason_ = v1::REASON_UNSPECIFIED;
   v1::Phase close_phase_ = v1::PHASE_UNSPECIFIED;
+  bool ended_by_peer_ = false;
   RpcStatus loss_;
   absl::Time closed_at_wall_;
 

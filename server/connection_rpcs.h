@@ -52,14 +52,18 @@ streams::Task<RpcStatus> Run(CallerView caller, ConnectionRecord& record,
                              v1::ReadUntilRequest& request, v1::ReadResponse* response);
 streams::Task<RpcStatus> Run(CallerView caller, ConnectionRecord& record, v1::AtEofRequest& request,
                              v1::AtEofResponse* response);
-// A read of a connection that an error ended gives that error, each time.
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadRequest&, v1::ReadResponse*);
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadLineRequest&,
-                   v1::ReadResponse*);
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadExactlyRequest&,
-                   v1::ReadResponse*);
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadUntilRequest&,
-                   v1::ReadResponse*);
+// A read of a connection that an error ended gives that error, one that the peer ended gives EOF;
+// each time.
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::AtEofRequest& request,
+                   v1::AtEofResponse* response);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadRequest& request,
+                   v1::ReadResponse* response);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadLineRequest& request,
+                   v1::ReadResponse* response);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadExactlyRequest& request,
+                   v1::ReadResponse* response);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadUntilRequest& request,
+                   v1::ReadResponse* response);
 
 // --- write_rpcs.cc
 RpcStatus Check(const v1::WriteRequest& request);

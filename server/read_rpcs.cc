@@ -42,8 +42,23 @@ Task<RpcStatus> RunRead(CallerView caller, ConnectionRecord& record, ReadSpec sp
   co_return RpcStatus();
 }
 
-RpcStatus ReadAfterEnd(const ConnectionTombstone& tombstone) {
-  return tombstone.loss.ok() ? ClosedError(tombstone) : tombstone.loss;
+// Everything was read: `short_of` is what a read that wants more than the end says.
+template <typename Request>
+RpcStatus ReadAfterEnd(const ConnectionTombstone& tombstone, const Request& request,
+                       v1::ReadOutcome short_of, v1::ReadResponse* response) {
+  if (!tombstone.loss.ok()) return tombstone.loss;
+  if (!tombstone.eof) return ClosedError(tombstone);
+  const uint64_t end = tombstone.last.offsets().read_offset();
+  if (request.has_offset() && request.offset() != end) {
+    RpcStatus status(grpc::StatusCode::OUT_OF_RANGE, v1::OFFSET_OUT_OF_RANGE,
+                     "everything was read, and the connection has ended");
+    *status.detail().mutable_offsets() = tombstone.last.offsets();
+    return status;
+  }
+  response->set_offset(end);
+  response->set_eof(true);
+  response->set_outcome(short_of);
+  return RpcStatus();
 }
 
 }  // namespace
@@ -106,21 +121,31 @@ Task<RpcStatus> Run(CallerView /*caller*/, ConnectionRecord& record, v1::AtEofRe
   co_return RpcStatus();
 }
 
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadRequest&,
-                   v1::ReadResponse*) {
-  return ReadAfterEnd(tombstone);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::AtEofRequest&,
+                   v1::AtEofResponse* response) {
+  if (!tombstone.eof) return ClosedError(tombstone);
+  response->set_at_eof(true);
+  return RpcStatus();
 }
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadLineRequest&,
-                   v1::ReadResponse*) {
-  return ReadAfterEnd(tombstone);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadRequest& request,
+                   v1::ReadResponse* response) {
+  return ReadAfterEnd(tombstone, request,
+                      request.n() == 0 ? v1::READ_OUTCOME_COMPLETE : v1::READ_OUTCOME_EOF,
+                      response);
 }
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadExactlyRequest&,
-                   v1::ReadResponse*) {
-  return ReadAfterEnd(tombstone);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadLineRequest& request,
+                   v1::ReadResponse* response) {
+  return ReadAfterEnd(tombstone, request, v1::READ_OUTCOME_EOF, response);
 }
-RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadUntilRequest&,
-                   v1::ReadResponse*) {
-  return ReadAfterEnd(tombstone);
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadExactlyRequest& request,
+                   v1::ReadResponse* response) {
+  return ReadAfterEnd(tombstone, request,
+                      request.n() == 0 ? v1::READ_OUTCOME_COMPLETE : v1::READ_OUTCOME_INCOMPLETE,
+                      response);
+}
+RpcStatus AfterEnd(const ConnectionTombstone& tombstone, const v1::ReadUntilRequest& request,
+                   v1::ReadResponse* response) {
+  return ReadAfterEnd(tombstone, request, v1::READ_OUTCOME_INCOMPLETE, response);
 }
 
 }  // namespace sockbroker::server
