@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/random/random.h"
+#include "absl/strings/match.h"
 #include "client/error_text.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -38,16 +39,19 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const BrokerTls& tls) {
 
 // Why `channel` could not be made, in gRPC's words: only a call is told them.
 grpc::Status WhyNot(const std::shared_ptr<grpc::Channel>& channel, grpc_connectivity_state state) {
-  if (state == GRPC_CHANNEL_SHUTDOWN) {
-    return {grpc::StatusCode::UNAVAILABLE,
-            "--broker-cacert, --broker-cert or --broker-key cannot be used, or the key is not the "
-            "certificate's"};
-  }
+  const grpc::Status unusable = {
+      grpc::StatusCode::UNAVAILABLE,
+      "--broker-cacert, --broker-cert or --broker-key cannot be used, or the key is not the "
+      "certificate's"};
+  if (state == GRPC_CHANNEL_SHUTDOWN) return unusable;
   const auto stub = v1::SocketBroker::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(1)));
   v1::ListServersResponse response;
-  return stub->ListServers(&context, {}, &response);
+  grpc::Status status = stub->ListServers(&context, {}, &response);
+  // How gRPC 1.51 says that it could make no connection at all out of the credentials.
+  if (absl::StrContains(status.error_message(), "empty address list")) return unusable;
+  return status;
 }
 
 }  // namespace
