@@ -16,7 +16,8 @@
 namespace sockbroker::server {
 
 // PEM files. They are looked at every second; connections made after they changed get what is new,
-// older ones stay as they are. While they can't be read the last ones stay in use.
+// older ones stay as they are. While one is missing the last ones stay in use; while their contents
+// are unusable, or the key is not the certificate's, nobody new gets in.
 struct ControlTlsFiles {
   // The broker's own certificate, then its intermediates.
   std::string certificate;

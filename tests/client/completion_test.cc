@@ -41,12 +41,19 @@ std::string BashOffers(const std::string& words) {
 TEST(Completion, BashOffersCommands) {
   EXPECT_EQ(BashOffers("sockbroker co"), "connect\ncompletion\n");
   EXPECT_EQ(BashOffers("sockbroker -b x ser"), "servers\n");
+  EXPECT_EQ(BashOffers("sockbroker -b x --broker-cacert c ser"), "servers\n");
 }
 
 TEST(Completion, BashOffersTheOptionsOfTheCommand) {
   EXPECT_EQ(BashOffers("sockbroker connect --no"), "--no-half-close\n");
   EXPECT_EQ(BashOffers("sockbroker listen --max"), "--max-conns\n");
-  EXPECT_EQ(BashOffers("sockbroker ls --bro"), "--broker\n");
+  EXPECT_EQ(BashOffers("sockbroker ls --bro"),
+            "--broker\n--broker-cacert\n--broker-cert\n--broker-key\n");
+}
+
+TEST(Completion, BashOffersFilesForTheWayToTheBroker) {
+  EXPECT_THAT(BashOffers("sockbroker --broker-key /etc/host"), HasSubstr("/etc/hosts\n"));
+  EXPECT_THAT(BashOffers("sockbroker ls --broker-cacert /etc/host"), HasSubstr("/etc/hosts\n"));
 }
 
 TEST(Completion, BashOffersTheShells) { EXPECT_EQ(BashOffers("sockbroker completion z"), "zsh\n"); }
