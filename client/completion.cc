@@ -99,7 +99,7 @@ _sockbroker() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word= i
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
-      -b | --broker) ((i++)) ;;
+      -b | --broker | --broker-cacert | --broker-cert | --broker-key) ((i++)) ;;
       -*) ;;
       *)
         word=${COMP_WORDS[i]}
@@ -108,6 +108,10 @@ _sockbroker() {
     esac
   done
   COMPREPLY=()
+  if [[ $prev == --broker-cacert || $prev == --broker-cert || $prev == --broker-key ]]; then
+    COMPREPLY=($(compgen -f -- "$cur"))
+    return
+  fi
   case $word in
     '')
       [[ $prev == -b || $prev == --broker ]] && return
