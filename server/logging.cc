@@ -142,6 +142,8 @@ Logging::Logging(const LoggingOptions& options)
   };
   audit_ = make(kAuditLogger);
   spdlog::set_default_logger(make("sockbrokerd"));
+  // Until gRPC is initialised it says nothing at all, whatever GRPC_VERBOSITY is.
+  gpr_log_verbosity_init();
   gpr_set_log_function(LogFromGrpc);
 }
 
