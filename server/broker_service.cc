@@ -51,6 +51,11 @@ Task<void> RunOnConnection(std::shared_ptr<UnaryCall> call,
   call->Finish(status);
 }
 
+// StartTls of a connection that is gone.
+Task<CreationOutcome> RefuseUpgrade(std::shared_ptr<const ConnectionTombstone> tombstone) {
+  co_return CreationOutcome{ClosedError(*tombstone), Handle()};
+}
+
 // StartTls, as an attempt that a repeated request joins.
 Task<CreationOutcome> UpgradeToTls(std::shared_ptr<ConnectionRecord> record,
                                    v1::StartTlsRequest request) {
@@ -483,15 +488,19 @@ Reactor* BrokerService::StartTls(Context* context, const v1::StartTlsRequest* re
   }
   CreationCall::Spec spec = MakeSpec(*core_, context, "StartTls", *request);
   auto found = core_->connections.Find(spec.principal->name, request->handle());
-  if (found.record == nullptr) {
-    return FinishNow(context,
-                     found.tombstone != nullptr ? ClosedError(*found.tombstone) : found.status);
+  if (found.record != nullptr) {
+    spec.loop = found.record->loop();
+    // gRPC's request may be gone before an attempt that others wait for has ended.
+    spec.make = [record = found.record, request = *request](Maker) {
+      return UpgradeToTls(record, request);
+    };
+  } else if (found.tombstone != nullptr) {
+    // A repeated request still gets what the first one got.
+    spec.loop = core_->NextLoop();
+    spec.make = [tombstone = found.tombstone](Maker) { return RefuseUpgrade(tombstone); };
+  } else {
+    return FinishNow(context, found.status);
   }
-  spec.loop = found.record->loop();
-  // gRPC's request may be gone before an attempt that others wait for has ended.
-  spec.make = [record = found.record, request = *request](Maker) {
-    return UpgradeToTls(record, request);
-  };
   spec.undo = [](const Handle&) {};  // an upgrade can't be undone
   spec.refused = [](const RpcStatus&) {};
   spec.fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
