@@ -1,9 +1,10 @@
 """The benchmarks by name. Each module has SUMMARY, add_options(parser), run(options, machine, plan) -> result for
 --json, and table(result) -> text."""
 
-from harness import engine_echo, throughput
+from harness import engine_echo, rpc, throughput
 
 ALL = {
     "engine-echo": engine_echo,
     "throughput": throughput,
+    "rpc": rpc,
 }

@@ -1,4 +1,4 @@
-// Latencies: a histogram of durations with 3 % wide buckets, so that recording one costs no
+// Latencies: a histogram of durations with buckets less than 1 % wide, so that recording one costs no
 // allocation.
 #pragma once
 
@@ -29,7 +29,7 @@ class Latencies {
   }
 
  private:
-  static constexpr unsigned kBits = 5;  // 32 buckets for each doubling
+  static constexpr unsigned kBits = 7;  // 128 buckets for each doubling
 
   static std::size_t IndexOf(uint64_t nanos) {
     if (nanos < (1U << kBits)) return nanos;
