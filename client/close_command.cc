@@ -26,7 +26,7 @@ grpc::Status CloseServer(BrokerLink& link, const std::string& handle, const Clos
   v1::CloseServerRequest request;
   request.set_handle(handle);
   v1::CloseServerResponse response;
-  const grpc::Status status = link.Call(&BrokerLink::Stub::CloseServer, request, &response);
+  grpc::Status status = link.Call(&BrokerLink::Stub::CloseServer, request, &response);
   if (!status.ok() || !options.clients) return status;
   if (options.abort) {
     v1::AbortClientsRequest abort;

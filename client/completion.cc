@@ -188,6 +188,10 @@ _sockbroker_handles() {
   compadd -a handles
 }
 
+_sockbroker_targets() {
+  _alternative 'hosts:host:_hosts' 'files:path:_files'
+}
+
 _sockbroker_words() {
   local -a words_
   words_=(
@@ -211,7 +215,7 @@ _sockbroker_words() {
     } else if (word.positional == "COMMAND") {
       positional = "'1:command:_sockbroker_words'";
     } else if (!word.positional.empty()) {
-      positional = "'*:target:_alternative \"hosts:host:_hosts\" \"files:path:_files\"'";
+      positional = "'*:target:_sockbroker_targets'";
     }
     absl::StrAppend(&out, "    ", word.name, ")\n      _arguments \\\n",
                     ZshOptions(word.options, "        "), ZshOptions(global, "        "),

@@ -131,6 +131,7 @@ std::string FieldJson(const Message& message, const FieldDescriptor* field) {
   const int size = message.GetReflection()->FieldSize(message, field);
   if (!field->is_map()) {
     std::vector<std::string> values;
+    values.reserve(static_cast<std::size_t>(size));
     for (int i = 0; i < size; ++i) values.push_back(ValueJson(message, field, i));
     return absl::StrCat("[", absl::StrJoin(values, ","), "]");
   }

@@ -35,6 +35,7 @@ int Print(const std::vector<Item>& items, const ListOptions& options,
     return kExitOk;
   }
   std::vector<std::string> handles;
+  handles.reserve(items.size());
   for (const Item& item : items) handles.push_back(HandleText(item.handle()));
   const std::size_t length = UniqueLength(handles);
   TextTable table(std::move(header));
