@@ -18,6 +18,9 @@
 # sockbroker_add_benchmark(<name> SRCS <file>... [DEPS <target>...])
 #     Google Benchmark program build/<preset>/bench/<name>; it writes its own main() or BENCHMARK_MAIN().
 #
+# sockbroker_add_fuzzer(<name> SRCS <file>... [DEPS <target>...])
+#     libFuzzer program build/fuzz/fuzz/<name>, for ./dev fuzz; only where SOCKBROKER_FUZZ is on.
+#
 # sockbroker_add_proto_library(<name> PROTOS <file.proto>... [IMPORT_ROOT <dir>] [DEPS <target>...] [GRPC] [PYTHON])
 #     Runs protoc over PROTOS, given relative to IMPORT_ROOT (default: the current directory), and makes
 #     sockbroker::<name> of the result. Generated headers are included by the proto's own path:
@@ -136,6 +139,14 @@ function(sockbroker_add_benchmark name)
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} benchmark::benchmark)
   _sockbroker_program(${name} "${PROJECT_BINARY_DIR}/bench")
+endfunction()
+
+function(sockbroker_add_fuzzer name)
+  _sockbroker_parse(${name} "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  _sockbroker_program(${name} "${PROJECT_BINARY_DIR}/fuzz")
 endfunction()
 
 function(sockbroker_add_proto_library name)

@@ -75,6 +75,11 @@ else()
     sockbroker_options INTERFACE $<$<CONFIG:Release>:_FORTIFY_SOURCE=2>)
   target_link_options(sockbroker_options INTERFACE -Wl,-z,relro,-z,now)
 endif()
+if(SOCKBROKER_FUZZ)
+  # Coverage for libFuzzer, whose main() only the fuzzers link.
+  target_compile_options(sockbroker_options INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(sockbroker_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 # Cheap checks inside the standard library (subscripts, empty optionals) wherever assertions are on.
 target_compile_definitions(sockbroker_options
                            INTERFACE $<$<NOT:$<CONFIG:Release>>:_GLIBCXX_ASSERTIONS>)

@@ -101,13 +101,15 @@ RpcStatus ReadSide::BeginTls(const std::optional<uint64_t>& offset) {
 
 Task<RpcStatus> ReadSide::Read(ReadSpec spec, const std::atomic<bool>* gone, ReadResult* result) {
   const CancelToken token = co_await streams::GetCancelToken();
+  // Read(0) answers at once, whoever waits.
+  const bool may_wait = spec.kind != ReadSpec::Kind::kSome || spec.n > 0;
   bool supersedes = false;
   for (Turn* other : turns_) {
     if (!spec.request_id.empty() && other->request_id == spec.request_id) {
       other->superseded = true;
       other->cancel.Cancel();
       supersedes = true;
-    } else if ((spec.offset.has_value() || other->kept) && spec.n + spec.separators.size() > 0) {
+    } else if ((spec.offset.has_value() || other->kept) && may_wait) {
       // Two plain reads may overlap as in asyncio, when the second need not wait. A kept one names
       // its bytes, so nobody may move the position under it.
       co_return WrongState(v1::READ_PENDING,

@@ -11,25 +11,20 @@
 #include <cerrno>
 #include <utility>
 
-#include "absl/strings/cord_buffer.h"
 #include "streams/error.h"
+#include "streams/internal/block.h"
 
 namespace sockbroker::streams {
 namespace {
 
 constexpr std::size_t kMaxRead = 256 * 1024;  // as asyncio: at most so much from one read
 static_assert(EventLoop::kScratchSize >= kMaxRead);
-constexpr std::size_t kBulkChunk = 64 * 1024;
-constexpr std::size_t kBulkChunks = kMaxRead / kBulkChunk;
-// From so much in one read on, the next read goes straight into chunks of its own.
+constexpr std::size_t kBulkBlock = 64 * 1024;
+static_assert(internal::Block::kSize >= kBulkBlock);
+constexpr std::size_t kBulkBlocks = kMaxRead / kBulkBlock;
+// From so much in one read on, the next read goes straight into blocks of its own.
 constexpr std::size_t kBulkThreshold = 16 * 1024;
 constexpr int kMaxIovecs = 64;
-
-// Big chunks that a read did not fill, for the next one. Per thread: loops don't share them.
-std::array<absl::CordBuffer, kBulkChunks>& SpareChunks() {
-  thread_local std::array<absl::CordBuffer, kBulkChunks> spare;
-  return spare;
-}
 
 // recv into `iov`. `*more`: it took all the room there was, or stopped short of what follows: at a
 // message that a descriptor is attached to, which is dropped.
@@ -44,30 +39,16 @@ ssize_t Receive(int fd, iovec* iov, std::size_t count, bool* more) {
   return received;
 }
 
-// Receive, into chunks that become the Cord.
+// Receive, into blocks that become the Cord.
 ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* more) {
-  auto& chunks = SpareChunks();
-  std::array<iovec, kBulkChunks> iov;
-  for (std::size_t i = 0; i < kBulkChunks; ++i) {
-    if (chunks[i].capacity() < kBulkChunk / 2) {
-      chunks[i] = absl::CordBuffer::CreateWithCustomLimit(kBulkChunk, kBulkChunk);
-    }
-    const absl::Span<char> available = chunks[i].available();
-    iov[i] = {available.data(), available.size()};
-  }
-  const ssize_t received = Receive(fd, iov.data(), kBulkChunks, more);
+  std::array<internal::Block, kBulkBlocks> blocks;
+  std::array<iovec, kBulkBlocks> iov;
+  for (std::size_t i = 0; i < kBulkBlocks; ++i) iov[i] = {blocks[i].data(), kBulkBlock};
+  const ssize_t received = Receive(fd, iov.data(), kBulkBlocks, more);
   std::size_t left = received > 0 ? static_cast<std::size_t>(received) : 0;
   for (std::size_t i = 0; left > 0; ++i) {
-    const std::size_t used = std::min(left, iov[i].iov_len);
-    if (used < iov[i].iov_len / 4) {
-      // Little in a big chunk: copy it, so that what waits for its reader holds no memory for
-      // nothing.
-      data->Append(absl::string_view(static_cast<const char*>(iov[i].iov_base), used));
-    } else {
-      chunks[i].IncreaseLengthBy(used);
-      data->Append(std::move(chunks[i]));
-      chunks[i] = absl::CordBuffer();
-    }
+    const std::size_t used = std::min(left, kBulkBlock);
+    data->Append(std::move(blocks[i]).ToCord(used));
     left -= used;
   }
   return received;

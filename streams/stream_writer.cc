@@ -47,9 +47,7 @@ absl::Status TransportSocket::shutdown(int how) const {
 StreamWriter::StreamWriter(std::shared_ptr<internal::WriterHandle> handle)
     : handle_(std::move(handle)), core_(handle_->core.get()) {}
 
-absl::Status StreamWriter::Write(absl::Cord data) {
-  return core_->Write(std::move(data), "write");
-}
+absl::Status StreamWriter::Write(absl::Cord data) { return core_->Write(std::move(data), "write"); }
 
 absl::Status StreamWriter::WriteLines(std::vector<absl::Cord> lines) {
   absl::Cord all;

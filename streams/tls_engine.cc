@@ -4,17 +4,16 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/cord_buffer.h"
 #include "absl/strings/str_cat.h"
 #include "streams/address.h"
 #include "streams/error.h"
+#include "streams/internal/block.h"
 #include "streams/internal/openssl.h"
 
 namespace sockbroker::streams {
 namespace {
 
 constexpr std::size_t kRecord = 16 * 1024;  // the most plaintext one record holds
-constexpr std::size_t kChunk = 64 * 1024;
 // A peer has no reason to renew its keys so often without saying anything in between.
 constexpr int kMaxIdleKeyUpdates = 32;
 
@@ -31,7 +30,8 @@ struct TlsEngine::Io {
   std::size_t pending = 0;
 
   absl::Cord out;
-  absl::CordBuffer open;  // the end of `out`, still being filled
+  std::optional<internal::Block> open;  // the end of `out`, still being filled
+  std::size_t open_size = 0;
   uint64_t produced = 0;
 
   void Feed(absl::Cord data) {
@@ -75,21 +75,20 @@ struct TlsEngine::Io {
   void Write(const char* data, std::size_t size) {
     produced += size;
     while (size > 0) {
-      if (open.capacity() == open.length()) {
-        Seal();
-        open = absl::CordBuffer::CreateWithCustomLimit(kChunk, std::max<std::size_t>(size, 512));
-      }
-      const absl::Span<char> room = open.available_up_to(size);
-      std::memcpy(room.data(), data, room.size());
-      open.IncreaseLengthBy(room.size());
-      data += room.size();
-      size -= room.size();
+      if (!open.has_value()) open.emplace();
+      const std::size_t part = std::min(size, internal::Block::kSize - open_size);
+      std::memcpy(open->data() + open_size, data, part);
+      open_size += part;
+      data += part;
+      size -= part;
+      if (open_size == internal::Block::kSize) Seal();
     }
   }
 
   void Seal() {
-    if (open.length() > 0) out.Append(std::move(open));
-    open = absl::CordBuffer();
+    if (open.has_value()) out.Append(std::move(*open).ToCord(open_size));
+    open.reset();
+    open_size = 0;
   }
 
   // The BIO method is one for the process.
@@ -244,31 +243,26 @@ TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
   const std::size_t before = plain->size();
   Result result = Result::kDone;
   while (plain->size() - before < max && result == Result::kDone) {
-    // Several records go into one chunk.
-    const std::size_t expected = io_->pending + static_cast<std::size_t>(SSL_pending(ssl_));
-    absl::CordBuffer chunk = absl::CordBuffer::CreateWithCustomLimit(
-        kChunk, std::clamp<std::size_t>(expected, 512, kChunk));
-    while (chunk.length() < chunk.capacity()) {
-      const absl::Span<char> room = chunk.available();
+    // Several records go into one block.
+    internal::Block block;
+    std::size_t filled = 0;
+    while (filled < internal::Block::kSize) {
       std::size_t received = 0;
       ERR_clear_error();
-      result = Examine(SSL_read_ex(ssl_, room.data(), room.size(), &received));
+      result = Examine(
+          SSL_read_ex(ssl_, block.data() + filled, internal::Block::kSize - filled, &received));
       if (result != Result::kDone) break;
       idle_key_updates_ = 0;
-      chunk.IncreaseLengthBy(received);
+      filled += received;
       if (SSL_pending(ssl_) > 0) continue;
       if (io_->pending == 0) {
-        // OpenSSL could say nothing else: spares a call, and a chunk, for each small message.
+        // OpenSSL could say nothing else: spares a call for each small message.
         result = Result::kWantInput;
         break;
       }
-      if (chunk.capacity() - chunk.length() < kRecord) break;
+      if (internal::Block::kSize - filled < kRecord) break;
     }
-    if (chunk.length() < chunk.capacity() / 4) {
-      plain->Append(absl::string_view(chunk.data(), chunk.length()));
-    } else if (chunk.length() > 0) {
-      plain->Append(std::move(chunk));
-    }
+    plain->Append(std::move(block).ToCord(filled));
   }
   return result;
 }

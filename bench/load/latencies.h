@@ -1,5 +1,5 @@
-// Latencies: a histogram of durations with buckets less than 1 % wide, so that recording one costs no
-// allocation.
+// Latencies: a histogram of durations with buckets less than 1 % wide, so that recording one costs
+// no allocation.
 #pragma once
 
 #include <array>

@@ -1,5 +1,6 @@
 #include "tests/server/broker_fixture.h"
 
+#include <grpc/grpc.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -153,6 +154,10 @@ BrokerOptions BrokerFixture::Options() {
 }
 
 void BrokerFixture::SetUp() {
+  // Held to the end of the process: gRPC 1.51 takes up to ten seconds to shut down when one of its
+  // writes had to wait for a socket.
+  static const bool grpc_held = (grpc_init(), true);
+  (void)grpc_held;
   budget_ = std::make_unique<DescriptorBudget>(100'000);
   broker_ = std::make_unique<Broker>(Options());
   grpc::ServerBuilder builder;
@@ -246,6 +251,25 @@ v1::Connection BrokerFixture::Get(const std::string& handle) {
   const grpc::Status status = Do(&v1::SocketBroker::Stub::GetConnection, request, &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
   return response;
+}
+
+// A kept read is refused while another waits, and with an offset that can't be it never waits
+// itself.
+grpc::StatusCode BrokerFixture::ProbeReader(const std::string& handle) {
+  v1::ReadRequest probe;
+  probe.set_handle(handle);
+  probe.set_n(1);
+  probe.set_offset(~uint64_t{0});
+  v1::ReadResponse response;
+  return Do(&v1::SocketBroker::Stub::Read, probe, &response).error_code();
+}
+
+void BrokerFixture::AwaitReader(const std::string& handle) {
+  EVENTUALLY(ProbeReader(handle) == grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+void BrokerFixture::AwaitNoReader(const std::string& handle) {
+  EVENTUALLY(ProbeReader(handle) == grpc::StatusCode::OUT_OF_RANGE);
 }
 
 void BrokerFixture::Close(const std::string& handle) {

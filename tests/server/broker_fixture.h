@@ -134,6 +134,10 @@ class BrokerFixture : public ::testing::Test {
   v1::Server Start(const std::function<void(v1::StartServerRequest*)>& edit = nullptr);
   v1::Connection Accept(const std::string& server);
 
+  // Until a read waits on the connection; until none does.
+  void AwaitReader(const std::string& handle);
+  void AwaitNoReader(const std::string& handle);
+
   // Any RPC: Do(&v1::SocketBroker::Stub::Read, request, &response).
   template <typename Request, typename Response>
   grpc::Status Do(grpc::Status (v1::SocketBroker::Stub::*rpc)(grpc::ClientContext*, const Request&,
@@ -161,6 +165,8 @@ class BrokerFixture : public ::testing::Test {
                            });
     return pending;
   }
+
+  grpc::StatusCode ProbeReader(const std::string& handle);
 
   SteppedClock clock_;
   std::unique_ptr<DescriptorBudget> budget_;

@@ -186,9 +186,18 @@ TEST_F(BrokerLife, BadFieldsAreNamedWithWhatIsAllowed) {
   EXPECT_EQ(broker().open_connections(), 0u);
 }
 
-TEST_F(BrokerLife, TlsIsRefusedAndNeverSilentlyLeftOut) {
-  const grpc::Status status = TryOpen([](auto* r) { r->mutable_tls(); });
-  EXPECT_EQ(DetailOf(status).reason(), v1::UNSUPPORTED);
+TEST_F(BrokerLife, WithTlsOptionsTheFirstByteIsAHandshakes) {
+  v1::OpenConnectionRequest request;
+  request.set_host("127.0.0.1");
+  request.set_port(listener_.port());
+  request.mutable_tls();
+  auto pending =
+      Begin<v1::OpenConnectionRequest, v1::OpenConnectionResponse>(&Async::OpenConnection, request);
+  Peer peer = listener_.Accept();
+  EXPECT_EQ(peer.Receive(1), "\x16");
+  peer.Close();
+  EXPECT_EQ(pending->Wait().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EVENTUALLY(budget_->in_use() == 0);
 }
 
 TEST_F(BrokerLife, AProxyHeaderGoesInFrontAndCountsForNothing) {
@@ -231,7 +240,7 @@ TEST_F(BrokerLife, ConnectingEndsAtItsTimeout) {
   // Cancelled while it dials: nothing is left.
   auto cancelled = Begin<v1::OpenUnixConnectionRequest, v1::OpenConnectionResponse>(
       &Async::OpenUnixConnection, request);
-  Settle();
+  EVENTUALLY(budget_->in_use() == 1);
   cancelled->context.TryCancel();
   EXPECT_EQ(cancelled->Wait().error_code(), grpc::StatusCode::CANCELLED);
   EVENTUALLY(budget_->in_use() == 0);
@@ -300,7 +309,7 @@ TEST_F(BrokerLife, AnAttemptWithAnIdGoesOnWithoutItsCaller) {
   request.set_path(path);
   auto first = Begin<v1::OpenUnixConnectionRequest, v1::OpenConnectionResponse>(
       &Async::OpenUnixConnection, request);
-  Settle();
+  EVENTUALLY(budget_->in_use() == 1);
   first->context.TryCancel();
   EXPECT_EQ(first->Wait().error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(budget_->in_use(), 1u);
@@ -465,11 +474,7 @@ TEST_F(BrokerLife, APendingCallKeepsTheLease) {
   read.set_handle(handle);
   read.set_n(1);
   auto pending = Begin<v1::ReadRequest, v1::ReadResponse>(&Async::Read, read);
-  EVENTUALLY(Get(handle).last_used_at().seconds() > 0);
-  EVENTUALLY([&] {
-    v1::ReadResponse response;
-    return Do(&Stub::Read, read, &response).error_code() == grpc::StatusCode::FAILED_PRECONDITION;
-  }());
+  AwaitReader(handle);
   Advance(absl::Hours(1));
   EXPECT_FALSE(pending->done.load());
   peer.Send("x");

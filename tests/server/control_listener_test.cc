@@ -99,35 +99,42 @@ TEST_F(ControlListenerTest, OutOfDescriptorsItPausesAndComesBack) {
   // why: gRPC 1.51's own listener is dead for good after this (CVE-2023-4785)
   ListenUnix();
   ASSERT_THAT(listener_->Start(), IsOk());
+  const Descriptor earlier = Connect();
   loop_.RunUntilIdle();
+  ASSERT_THAT(connections_, SizeIs(1));
   rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const Descriptor client = Connect();
-  // No number is free below the limit that is set here.
+  // No number is free below the limit that is set here. Nothing is asserted until it is lifted:
+  // UBSan opens a pipe to look at an object whose type it has not seen, and takes failure for a bad
+  // object.
   const Descriptor next(dup(client.get()));
   rlimit exhausted = before;
   exhausted.rlim_cur = static_cast<rlim_t>(next.get());
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &exhausted), 0);
   loop_.RunUntilIdle();
-  EXPECT_THAT(connections_, IsEmpty());
-  EXPECT_TRUE(listener_->paused());
-  EXPECT_THAT(troubles_, ElementsAre(AllOf(HasSubstr("Too many open files"), HasSubstr("100ms"))));
+  const bool paused = listener_->paused();
   // Nothing is tried before the pause is over, however often the loop runs: it doesn't spin.
   loop_.RunUntilIdle();
-  EXPECT_THAT(troubles_, SizeIs(1));
+  const std::size_t troubles_while_paused = troubles_.size();
   // Still none: it tries again, and waits longer.
   on_trouble_ = [&] { loop_.Stop(); };
   loop_.RunForever();
-  EXPECT_THAT(troubles_, ElementsAre(HasSubstr("100ms"), HasSubstr("200ms")));
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  setrlimit(RLIMIT_NOFILE, &before);
+
+  EXPECT_TRUE(paused);
+  EXPECT_EQ(troubles_while_paused, 1u);
+  EXPECT_THAT(connections_, SizeIs(1));
+  EXPECT_THAT(troubles_, ElementsAre(AllOf(HasSubstr("Too many open files"), HasSubstr("100ms")),
+                                     HasSubstr("200ms")));
   on_connection_ = [&] { loop_.Stop(); };
   loop_.RunForever();
-  EXPECT_THAT(connections_, SizeIs(1));
+  EXPECT_THAT(connections_, SizeIs(2));
   EXPECT_FALSE(listener_->paused());
   // And it goes on as if nothing had been.
   const Descriptor another = Connect();
   loop_.RunForever();
-  EXPECT_THAT(connections_, SizeIs(2));
+  EXPECT_THAT(connections_, SizeIs(3));
 }
 
 TEST_F(ControlListenerTest, OnUnixSocketsOnlyTheOwnUserAndRootMayConnect) {

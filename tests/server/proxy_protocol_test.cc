@@ -45,7 +45,6 @@ std::string WhyBad(const std::string& data) {
 }
 
 // --- encoding
-// -------------------------------------------------------------------------------------
 
 TEST(ProxyEncode, WritesVersion1AsTheSpecificationShowsIt) {
   EXPECT_THAT(EncodeProxyHeader(ProxyVersion::kV1, {.source = Ip("192.168.0.1", 56324),
@@ -87,7 +86,6 @@ TEST(ProxyEncode, RefusesWhatTheProtocolCannotSay) {
 }
 
 // --- both ways
-// ------------------------------------------------------------------------------------
 
 struct RoundTrip {
   ProxyVersion version;
@@ -133,7 +131,6 @@ TEST(ProxyRoundTrip, EveryPrefixAsksForMore) {
 }
 
 // --- version 1
-// ------------------------------------------------------------------------------------
 
 TEST(ProxyV1, TakesTheLongestLineThereCanBe) {
   const std::string address = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
@@ -204,7 +201,6 @@ TEST(ProxyV1, WhatIsNoHeaderIsBadWithItsFirstWrongByte) {
 }
 
 // --- version 2
-// ------------------------------------------------------------------------------------
 
 TEST(ProxyV2, SkipsWhatFollowsTheAddresses) {
   // why: TLVs (authority, TLS details, checksums) may stand there, and count as header
@@ -274,7 +270,6 @@ TEST(ProxyV2, UnixFieldsMayBeFullOrEmpty) {
 }
 
 // --- both: answers last, and nothing breaks it
-// ----------------------------------------------------
 
 TEST(ProxyHeaderParser, KeepsItsAnswer) {
   ProxyHeaderParser done;

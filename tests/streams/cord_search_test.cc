@@ -1,6 +1,7 @@
 #include "streams/internal/cord_search.h"
 
 #include <cstddef>
+#include <iterator>
 #include <optional>
 #include <random>
 #include <string>
@@ -17,14 +18,18 @@ namespace {
 using ::testing::Eq;
 using ::testing::Optional;
 
-// A Cord of exactly these chunks: each is a buffer of its own, so that none is merged with the
-// next.
+// A Cord of exactly these chunks. A Cord copies small pieces together: each is appended with a tail
+// that is too long for that, and is cut off afterwards.
 absl::Cord Chunks(const std::vector<std::string>& chunks) {
+  constexpr std::size_t kTail = 1000;
   absl::Cord cord;
   for (const std::string& chunk : chunks) {
-    auto* copy = new std::string(chunk);
+    auto* copy = new std::string(chunk + std::string(kTail, '#'));
     cord.Append(absl::MakeCordFromExternal(*copy, [copy] { delete copy; }));
+    cord.RemoveSuffix(kTail);
   }
+  EXPECT_EQ(std::distance(cord.chunk_begin(), cord.chunk_end()),
+            static_cast<std::ptrdiff_t>(chunks.size()));
   return cord;
 }
 

@@ -40,7 +40,6 @@ struct LoopTest : ::testing::Test {
 };
 
 // --- timers
-// ---------------------------------------------------------------------------------------
 
 using TimerTest = LoopTest;
 
@@ -181,7 +180,6 @@ TEST_F(TimerTest, ThatSetsItselfForNowLetsOthersRunInBetween) {
 }
 
 // --- callbacks
-// ------------------------------------------------------------------------------------
 
 using CallbackTest = LoopTest;
 
@@ -327,7 +325,6 @@ TEST(LoopEndTest, ATaskSpawnedDuringTheEndIsCancelledToo) {
 }
 
 // --- running
-// --------------------------------------------------------------------------------------
 
 using RunTest = LoopTest;
 
@@ -420,7 +417,6 @@ CO_TEST(BudgetTest, RunsOutWithinAnIterationAndIsBackInTheNext) {
 }
 
 // --- virtual time
-// ---------------------------------------------------------------------------------
 
 CO_TEST(VirtualTimeTest, AYearOfSleepTakesNoTime) {
   const absl::Time start = LoopTime();

@@ -81,6 +81,31 @@ Case RandomCase(std::mt19937& random) {
   return c;
 }
 
+// Pieces so large that the reader's buffer keeps them apart, and separators so long that many span
+// two of them.
+Case RandomLargeCase(std::mt19937& random) {
+  auto between = [&](std::size_t low, std::size_t high) {
+    return std::uniform_int_distribution<std::size_t>(low, high)(random);
+  };
+  auto letters = [&](std::size_t n) {
+    std::string text;
+    while (text.size() < n) text += static_cast<char>('a' + between(0, 1));
+    return text;
+  };
+  Case c;
+  c.limit = between(1000, 4000);
+  for (std::size_t n = between(1, 5); n > 0; --n) c.chunks.push_back(letters(between(512, 700)));
+  for (const std::string& chunk : c.chunks) c.text += chunk;
+  // Half of them cut out of the text around the end of a chunk, half at random.
+  for (std::size_t n = between(1, 2); n > 0; --n) {
+    const std::size_t size = between(11, 30);
+    const std::size_t seam = c.chunks.front().size();
+    const std::size_t at = std::min(seam - between(0, size), c.text.size() - size);
+    c.separators.push_back(between(0, 1) == 0 ? letters(size) : c.text.substr(at, size));
+  }
+  return c;
+}
+
 Task<absl::Status> Deliver(std::shared_ptr<MemoryStream> peer, std::vector<std::string> chunks) {
   for (const std::string& chunk : chunks) {
     peer->Write(chunk);
@@ -120,6 +145,25 @@ CO_TEST(ReadUntilPropertyTest, TheResultIsThatOfTheWholeTextHoweverItArrives) {
   }
   EXPECT_GT(overruns, 500) << "the cases are of too little use";
   EXPECT_GT(incomplete, 500);
+}
+
+// Rows: 153
+CO_TEST(ReadUntilPropertyTest, ASeparatorAcrossLargePiecesIsFoundWhereItIsInTheWholeText) {
+  std::mt19937 random(512);
+  int found = 0;
+  for (int round = 0; round < 1'000; ++round) {
+    const Case c = RandomLargeCase(random);
+    MemoryPeer link = MakeMemoryPeer({.limit = c.limit});
+    TaskGroup group;
+    group.Spawn(Deliver(link.peer, c.chunks));
+    if (random() % 2 == 0) (void)co_await group.Join();  // all of it is buffered at the first look
+    const std::string result = Describe(co_await link.reader.ReadUntil(c.separators));
+    CO_ASSERT_EQ(result, Reference(c.text, c.separators, c.limit)) << c.ToString();
+    found += result == "overrun" || result.substr(0, 10) == "incomplete" ? 0 : 1;
+    (void)co_await group.Join();
+    link.writer.Abort();
+  }
+  EXPECT_GT(found, 200);
 }
 
 // Rows: 133, 153, 157

@@ -54,7 +54,6 @@ MATCHER_P(IsOverrun, consumed, "") {
 }
 
 // --- the limit and pausing
-// ------------------------------------------------------------------------
 
 // Rows: 1
 CO_TEST(ReaderLimitTest, IsSixtyFourKibibytesByDefault) {
@@ -214,7 +213,6 @@ CO_TEST_REAL(ReaderPauseTest, OneReadOfTheSocketDeliversAtMostAQuarterOfAMebibyt
 }
 
 // --- who may wait
-// ---------------------------------------------------------------------------------
 
 // Rows: 120, 121
 CO_TEST(ReaderWaiterTest, ASecondCoroutineThatWouldHaveToWaitIsRefusedByName) {
@@ -259,7 +257,6 @@ CO_TEST(ReaderWaiterTest, EofWakesTheWaiter) {
 }
 
 // --- the end
-// --------------------------------------------------------------------------------------
 
 // Rows: 130
 CO_TEST(ReaderEndTest, ALocalCloseEndsAPendingReadAsEofDoes) {
@@ -351,7 +348,6 @@ CO_TEST(ReaderEndTest, ExceptionGivesTheStoredErrorOrNone) {
 }
 
 // --- cancellation
-// ---------------------------------------------------------------------------------
 
 Task<void> CancelledReadLosesNothing(Task<ReadResult> (*read)(StreamReader)) {
   MemoryPeer link = MakeMemoryPeer();
@@ -412,7 +408,6 @@ CO_TEST(ReaderCancelTest, ReadAllPutsBackWhatItHadCollected) {
 }
 
 // --- read(n)
-// --------------------------------------------------------------------------------------
 
 // Rows: 135
 CO_TEST(ReadTest, OfZeroAnswersAtOnceAndTouchesNothing) {
@@ -464,7 +459,6 @@ CO_TEST(ReadAllTest, GivesEverythingUntilEofThoughItIsMoreThanTheLimit) {
 }
 
 // --- readline
-// -------------------------------------------------------------------------------------
 
 // Rows: 140
 CO_TEST(ReadLineTest, GivesTheLineWithItsEnd) {
@@ -547,7 +541,6 @@ CO_TEST(ReadLineTest, ALoopOverTheLinesEndsAtEofAndNotAtAnEmptyLine) {
 }
 
 // --- readuntil
-// ------------------------------------------------------------------------------------
 
 // Rows: 147
 CO_TEST(ReadUntilTest, TheDefaultSeparatorIsANewlineAndIsIncluded) {
@@ -710,7 +703,6 @@ CO_TEST(ReadUntilTest, ASeparatorCompletedByTheLastChunkBeforeEofIsFound) {
 }
 
 // --- readexactly, at_eof
-// --------------------------------------------------------------------------
 
 // Rows: 161
 CO_TEST(ReadExactlyTest, OfZeroAnswersAtOnceAndTouchesNothing) {
@@ -768,7 +760,6 @@ CO_TEST(AtEofTest, IsFalseAfterAnErrorUnlessEofHadCome) {
 }
 
 // --- beyond asyncio
-// -------------------------------------------------------------------------------
 
 CO_TEST(UnreadTest, PutsBytesInFrontOfWhatIsBuffered) {
   MemoryPeer link = MakeMemoryPeer();

@@ -77,7 +77,6 @@ Task<void> SetAfter(absl::Duration delay, bool* flag) {
 absl::Time LoopTime() { return GetRunningLoop()->Now(); }
 
 // --- Task
-// -----------------------------------------------------------------------------------------
 
 CO_TEST(TaskTest, NothingRunsBeforeItIsAwaited) {
   bool began = false;
@@ -126,7 +125,6 @@ CO_TEST(TaskTest, AVeryLongChainOfAwaitsThatNeedNotWaitDoesNotGrowTheStack) {
 }
 
 // --- cancellation
-// ---------------------------------------------------------------------------------
 
 Task<absl::Status> SleepDeep(int depth) {
   if (depth == 0) co_return co_await Sleep(absl::Hours(1));
@@ -205,7 +203,6 @@ CO_TEST(CancelTest, ShieldedCleanUpWaitsThoughItsAwaiterIsCancelled) {
 }
 
 // --- the running loop and CreateTask
-// --------------------------------------------------------------
 
 // Rows: 235
 TEST(GetRunningLoopTest, ThrowsOutsideACoroutineOrCallback) {
@@ -302,7 +299,6 @@ CO_TEST(CreateTaskTest, CancelOnAFinishedTaskGivesFalseAndDoesNothing) {
 }
 
 // --- Sleep
-// ----------------------------------------------------------------------------------------
 
 Task<void> CountTurns(int* turns) {
   while (!(co_await GetCancelToken()).cancelled()) {
@@ -343,7 +339,6 @@ CO_TEST(SleepTest, EndsAtOnceWhenCancelled) {
 }
 
 // --- Gather
-// ---------------------------------------------------------------------------------------
 
 // Rows: 239
 CO_TEST(GatherTest, GivesResultsInTheOrderOfTheArgumentsWhateverEndsFirst) {
@@ -469,7 +464,6 @@ CO_TEST(GatherTest, CancellingASettledOneCancelsEveryChildAndWaitsUntilAllHaveEn
 }
 
 // --- WaitFor
-// --------------------------------------------------------------------------------------
 
 // Rows: 244
 CO_TEST(WaitForTest, WithoutATimeOutItJustAwaits) {
@@ -580,7 +574,6 @@ CO_TEST(WaitForTest, OfATaskWithoutAResultSaysWhetherItTimedOut) {
 }
 
 // --- TaskGroup
-// ------------------------------------------------------------------------------------
 
 Task<absl::Status> NoteAfter(absl::Duration delay, std::string name, absl::Status result,
                              std::vector<std::string>* notes) {

@@ -36,7 +36,6 @@ Task<absl::Status> UntilCancelled(std::shared_ptr<std::promise<void>> began) {
 }
 
 // --- Post and Stop
-// --------------------------------------------------------------------------------
 
 TEST(PostTest, RunsOnTheLoopsThreadAndWakesALoopThatSleeps) {
   LoopThread thread("loop");
@@ -101,7 +100,6 @@ TEST(LoopThreadTest, ItsEndCancelsItsTasksAndWaitsForThem) {
 }
 
 // --- RunCoroutineThreadsafe
-// -----------------------------------------------------------------------
 
 // Rows: 251
 TEST(RunCoroutineThreadsafeTest, RunsTheTaskOnTheLoopsThreadAndGivesItsResult) {

@@ -84,7 +84,6 @@ Task<std::string> ReceiveAll(const Descriptor& socket, int* os_errno = nullptr) 
 }
 
 // --- the watermarks
-// -------------------------------------------------------------------------------
 
 // Rows: 2, 5
 CO_TEST_REAL(WatermarkTest, OnASocket65536BufferedBytesDoNotPauseTheWriterAnd65537Do) {
@@ -235,7 +234,6 @@ CO_TEST(WatermarkTest, MarksBelowWhatIsBufferedPauseTheWriterAtOnce) {
 }
 
 // --- write, writelines
-// ----------------------------------------------------------------------------
 
 // Rows: 169
 CO_TEST_REAL(WriteTest, IsSentAtOnceWhileNothingIsBuffered) {
@@ -375,7 +373,6 @@ CO_TEST_REAL(WriteTest, ToAPeerThatHasClosedSucceedsOnceAndFailsAfterThePeersRes
 }
 
 // --- write_eof
-// ------------------------------------------------------------------------------------
 
 Task<void> SendsEofBehindItsDataAndGoesOnReading(Link link) {
   EXPECT_TRUE(link.writer.CanWriteEof());
@@ -456,7 +453,6 @@ CO_TEST_REAL(WriteEofTest, EvenWhenBothSidesHaveEndedTheConnectionMustBeClosed) 
 }
 
 // --- close, abort, wait_closed
-// --------------------------------------------------------------------
 
 // Rows: 184
 CO_TEST_REAL(CloseTest, FlushesWhatIsPendingFirst) {
@@ -475,6 +471,7 @@ CO_TEST_REAL(CloseTest, FlushesWhatIsPendingFirst) {
 // Rows: 184
 CO_TEST_REAL(CloseTest, StopsReadingAtOnce) {
   Link link = MakeNarrowLink();
+  co_await Turns();  // it reads now
   FillTo(link.writer, 10'000);
   link.writer.Close();
   CO_ASSERT_TRUE(SendNow(link.peer.get(), "unheard"));
@@ -592,6 +589,18 @@ CO_TEST_REAL(CloseTest, OfASocketWithUnreadDataResetsThePeer) {
   EXPECT_EQ(os_errno, ECONNRESET);
 }
 
+// Rows: 186
+CO_TEST(WaitClosedTest, AllWhoWaitAreReleasedTogether) {
+  MemoryPeer link = MakeMemoryPeer();
+  TaskHandle<absl::Status> first = CreateTask(link.writer.WaitClosed());
+  TaskHandle<absl::Status> second = CreateTask(link.writer.WaitClosed());
+  co_await Idle();
+  link.writer.Close();
+  co_await Idle();
+  EXPECT_TRUE(first.done());
+  EXPECT_TRUE(second.done());
+}
+
 // Rows: 190
 CO_TEST(WaitClosedTest, ACancelledWaiterDoesNotDisturbTheOthers) {
   MemoryPeer link = MakeMemoryPeer();
@@ -674,7 +683,6 @@ CO_TEST(CloseTest, HappensWhenTheLastCopyOfTheWriterGoes) {
 }
 
 // --- drain
-// ----------------------------------------------------------------------------------------
 
 Task<void> CountTurns(int* turns) {
   while (!(co_await GetCancelToken()).cancelled()) {
@@ -849,7 +857,6 @@ CO_TEST_REAL(DrainTest, AfterThePeersFinAloneReturnsNormally) {
 }
 
 // --- get_extra_info
-// -------------------------------------------------------------------------------
 
 // Rows: 203
 CO_TEST_REAL(GetExtraInfoTest, GivesTheEndsOfTheConnectionAndARestrictedSocket) {
