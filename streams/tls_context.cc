@@ -257,7 +257,7 @@ absl::StatusOr<std::shared_ptr<const TlsContext>> TlsContext::Create(TlsContextO
   state->ctx.reset(SSL_CTX_new(state->options.side == TlsSide::kClient ? TLS_client_method()
                                                                        : TLS_server_method()));
   if (state->ctx == nullptr) return Unusable("OpenSSL");
-  const absl::Status status = Configure(state.get());
+  absl::Status status = Configure(state.get());
   // OpenSSL has its own copy of the key; ours has no further use.
   OPENSSL_cleanse(state->options.private_key_pem.data(), state->options.private_key_pem.size());
   state->options.private_key_pem.clear();

@@ -178,7 +178,7 @@ Task<absl::StatusOr<absl::Cord>> StreamCore::ReadExactly(std::shared_ptr<StreamC
 
 void StreamCore::Unread(absl::Cord data) {
   if (data.empty()) return;
-  buffer_.Prepend(std::move(data));
+  buffer_.Prepend(data);
   data_.WakeAll();
 }
 
