@@ -57,7 +57,8 @@ What clients get:
                             for the way in to the broker.
       --max-servers N       Likewise, servers. Default: 0.
       --broker-id TEXT      The same text gives handles the same broker id, so that a client can tell a
-                            restarted broker (LOST) from another one (WRONG_BROKER). Default: random.
+                            restarted broker (LOST) from another one (WRONG_BROKER). Default: made of
+                            the machine's id, its host name and the listeners' addresses.
       --tls-store DIR       Key material that clients may name instead of sending it: NAME.crt (with
                             intermediates), NAME.key, NAME.ca. Default: none.
       --tls-key-log FILE    Append the secrets of every TLS connection the broker makes or takes for its

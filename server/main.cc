@@ -22,6 +22,7 @@
 #include "server/audit_log.h"
 #include "server/broker.h"
 #include "server/control_plane.h"
+#include "server/default_broker_id.h"
 #include "server/descriptor_budget.h"
 #include "server/flags.h"
 #include "server/inherited_descriptors.h"
@@ -155,6 +156,12 @@ int Run(const Flags& flags) {
   BrokerOptions options;
   options.loops = flags.loops;
   options.broker_id_seed = flags.broker_id;
+  if (flags.broker_id.empty()) {
+    // The sockets' own addresses: a port that was 0 in the flag tells two brokers apart.
+    std::vector<std::string> addresses;
+    for (const ListeningSocket& listener : *listeners) addresses.push_back(listener.ToString());
+    options.broker_id_seed = DefaultBrokerSeed(ThisHost(), addresses);
+  }
   options.descriptors = &descriptors;
   options.inherited = inherited->get();
   options.audit = &audit;

@@ -106,6 +106,22 @@ def test_a_killed_brokers_socket_is_taken_over(start_broker, directory):
     assert health(second.channel()) == SERVING
 
 
+def test_a_restarted_broker_calls_old_handles_lost_and_another_brokers_wrong(start_broker, directory, echo_server):
+    first = start_broker("--listen", f"unix:{directory}/b.sock")
+    handle = open_connection(first.stub(), echo_server)
+    first.signal(signal.SIGKILL)
+    first.wait()
+
+    def reason(broker):
+        with pytest.raises(grpc.RpcError) as error:
+            broker.stub().GetConnection(connections.GetConnectionRequest(handle=handle), timeout=PATIENCE)
+        return error_detail(error.value).reason
+
+    # No --broker-id was given: the machine and the address make it the same broker.
+    assert reason(start_broker("--listen", f"unix:{directory}/b.sock")) == errors.LOST
+    assert reason(start_broker("--listen", f"unix:{directory}/c.sock")) == errors.WRONG_BROKER
+
+
 def test_a_wrong_flag_is_status_2_and_points_to_help():
     ended = run("--lisen", "x")
     assert ended.returncode == 2
