@@ -70,6 +70,8 @@ class BrokerLink {
 
   const BrokerAddress& address() const { return address_; }
   Stub& stub() { return *stub_; }
+  // For services that are not ours.
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
   template <typename Request, typename Response>
   grpc::Status Call(Method<Request, Response> method, const Request& request, Response* response,

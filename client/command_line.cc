@@ -104,6 +104,14 @@ Examples:
   sockbroker watch
   sockbroker watch --json | jq -r 'select(.kind == "closed") | .connection.close_reason')";
 
+constexpr char kPingExamples[] =
+    R"(It asks the broker's health service (grpc.health.v1). Status 0: it serves; 1: it is ending; 3: nobody answers.
+
+Examples:
+  sockbroker ping
+  sockbroker ping -w 30 && ./start-the-clients      # as soon as there is a broker
+  HEALTHCHECK CMD ["sockbroker", "ping"]            # in a Dockerfile)";
+
 constexpr char kCompletionExamples[] =
     R"(Installed by `cmake --install` where bash, zsh and fish look for it. By hand:
   source <(sockbroker completion bash)
@@ -166,6 +174,7 @@ CommandLine::CommandLine()
   AddInfo();
   AddClose();
   AddWatch();
+  AddPing();
   AddCompletion();
   AddHelp();
 }
@@ -305,6 +314,14 @@ void CommandLine::AddWatch() {
   app->add_option("-s,--server", watch.server, "Only what this server accepted")
       ->type_name("HANDLE");
   app->add_flag("-j,--json", watch.json, "One JSON object a line");
+}
+
+void CommandLine::AddPing() {
+  CLI::App* app = AddWord("ping", "Ask whether the broker serves, or wait until it does",
+                          "sockbroker ping [OPTIONS]", kPingExamples);
+  app->add_option("-w,--wait", ping.wait, "Wait so long for a broker that is not there yet")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.0, 86400.0));
 }
 
 void CommandLine::AddCompletion() {

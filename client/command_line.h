@@ -14,6 +14,7 @@
 #include "client/connect_command.h"
 #include "client/list_commands.h"
 #include "client/listen_command.h"
+#include "client/ping_command.h"
 #include "client/watch_command.h"
 
 namespace CLI {
@@ -50,6 +51,7 @@ class CommandLine {
   ListOptions list;
   CloseOptions close;
   WatchOptions watch;
+  PingOptions ping;
   std::string info_handle;
   bool info_json = false;
   std::string completion_shell;
@@ -64,6 +66,7 @@ class CommandLine {
   void AddInfo();
   void AddClose();
   void AddWatch();
+  void AddPing();
   void AddCompletion();
   void AddHelp();
   CLI::App* AddWord(const std::string& name, const std::string& description,

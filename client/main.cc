@@ -22,6 +22,7 @@
 #include "client/interrupt.h"
 #include "client/list_commands.h"
 #include "client/listen_command.h"
+#include "client/ping_command.h"
 #include "client/watch_command.h"
 
 namespace sockbroker::client {
@@ -53,6 +54,7 @@ int Run(CommandLine& line) {
   Export("SOCKBROKER_CERT", line.broker_tls.certificate);
   Export("SOCKBROKER_KEY", line.broker_tls.key);
   address->set_tls(*std::move(tls));
+  if (line.word == "ping") return RunPing(*address, line.ping);
   if (line.word == "connect" || line.word == "listen" || line.word == "watch") {
     Interrupt interrupt;
     interrupt.CatchSignals();

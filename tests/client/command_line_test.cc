@@ -111,7 +111,7 @@ TEST(CommandLine, WhatIsMissingIsSaid) {
 
 TEST(CommandLine, EveryCommandExplainsItselfWithAnExample) {
   for (const char* word :
-       {"connect", "listen", "ls", "servers", "info", "close", "watch", "completion"}) {
+       {"connect", "listen", "ls", "servers", "info", "close", "watch", "ping", "completion"}) {
     CommandLine flag;
     const auto by_flag = flag.Parse({word, "--help"});
     EXPECT_EQ(by_flag.exit_status, kExitOk);

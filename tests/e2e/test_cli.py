@@ -791,3 +791,20 @@ def test_a_full_disk_is_said(run_cli, python_peer):
         result = run_cli("connect", peer.host, peer.port, stdout=full)
     assert result.returncode == 1
     assert os.strerror(errno.ENOSPC) in result.stderr.decode()
+
+
+# --- ping ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ping_is_status_0_of_a_broker_that_serves_and_3_of_none(run_cli, directory):
+    assert (run_cli("ping").stdout, run_cli("ping").returncode) == (b"serving\n", 0)
+    missing = run_cli("-b", f"unix:{directory}/none.sock", "ping")
+    assert (missing.returncode, missing.stdout) == (3, b"")
+
+
+def test_ping_waits_for_a_broker_that_comes(start_cli, start_broker, directory):
+    ping = start_cli("-b", f"unix:{directory}/late.sock", "ping", "--wait", PATIENCE)
+    # It has looked in vain: without a broker's directory nobody else opens this path.
+    assert ping.poll() is None
+    start_broker("--listen", f"unix:{directory}/late.sock")
+    assert ended(ping) == 0

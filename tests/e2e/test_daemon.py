@@ -13,7 +13,7 @@ import time
 
 import grpc
 import pytest
-from conftest import PATIENCE, SOCKBROKERD, connect, error_detail, wait_until
+from conftest import PATIENCE, SOCKBROKER, SOCKBROKERD, connect, error_detail, wait_until
 from sockbroker.v1 import connection_pb2 as connections
 from sockbroker.v1 import error_pb2 as errors
 from sockbroker.v1 import io_pb2 as io
@@ -237,6 +237,15 @@ def drain_that_lasts(start_broker, python_peer, done):
     broker.signal()
     wait_until(lambda: health(channel) == NOT_SERVING, "health says that it drains")
     return broker, stub, handle
+
+
+def test_while_it_drains_ping_says_that_it_is_ending(start_broker, python_peer):
+    done = []
+    broker, _, _ = drain_that_lasts(start_broker, python_peer, done)
+    ping = subprocess.run([SOCKBROKER, "-b", broker.addresses[0], "ping"], capture_output=True, text=True, check=False)
+    assert (ping.returncode, ping.stdout) == (1, "")
+    assert "is ending" in ping.stderr
+    done.append(True)
 
 
 def test_while_it_drains_nothing_is_opened_but_calls_are_answered(start_broker, python_peer):
