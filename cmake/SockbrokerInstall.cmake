@@ -1,17 +1,125 @@
-# What `cmake --install build/release` puts in place beside the programs, which their directories install themselves.
+# What `cmake --install build/release` puts in place beside the programs, which their directories install themselves, and
+# how cpack makes Debian packages of it: `./dev package`. The components are the packages: what names none belongs to
+# `sockbroker`, and `sockbroker-dev` is for those who write clients.
 
 include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+set(packaging "${PROJECT_SOURCE_DIR}/packaging")
+set(packaging_out "${PROJECT_BINARY_DIR}/packaging")
 
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" "${PROJECT_SOURCE_DIR}/CHANGELOG.md"
-        DESTINATION "${CMAKE_INSTALL_DOCDIR}")
-if(EXISTS "${PROJECT_SOURCE_DIR}/README.md")
-  install(FILES "${PROJECT_SOURCE_DIR}/README.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+              "${PROJECT_SOURCE_DIR}/README.md" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+
+if(NOT SOCKBROKER_BUILD_BROKER)
+  return()
 endif()
-if(SOCKBROKER_BUILD_BROKER AND EXISTS "${PROJECT_SOURCE_DIR}/proto")
-  # The contract, for whoever generates a client from it.
+
+# --- sockbroker -----------------------------------------------------------------------------------------------------
+
+# Made from what the programs say with --help. They are installed as a directory: which words there are is not known here.
+set(man_pages "${packaging_out}/man")
+add_custom_command(
+  OUTPUT "${man_pages}.stamp"
+  COMMAND ${CMAKE_COMMAND} -E rm -rf "${man_pages}"
+  COMMAND "${SOCKBROKER_PYTHON}" "${packaging}/man_pages.py" "${PROJECT_BINARY_DIR}" "${man_pages}"
+  COMMAND ${CMAKE_COMMAND} -E touch "${man_pages}.stamp"
+  DEPENDS sockbroker sockbrokerd "${packaging}/man_pages.py"
+  COMMENT "Writing the man pages"
+  VERBATIM)
+add_custom_target(sockbroker_man_pages ALL DEPENDS "${man_pages}.stamp")
+add_dependencies(programs sockbroker_man_pages sockbroker_completions)
+foreach(section 1 8)
   install(
-    DIRECTORY "${PROJECT_SOURCE_DIR}/proto/"
-    DESTINATION "${CMAKE_INSTALL_DATADIR}/sockbroker/proto"
+    DIRECTORY "${man_pages}/"
+    DESTINATION "${CMAKE_INSTALL_MANDIR}/man${section}"
     FILES_MATCHING
-    PATTERN "*.proto")
+    PATTERN "*.${section}.gz")
+endforeach()
+
+install(DIRECTORY "${packaging}/systemd/" DESTINATION lib/systemd/system PATTERN user EXCLUDE)
+install(DIRECTORY "${packaging}/systemd/user/" DESTINATION lib/systemd/user)
+install(
+  FILES "${packaging}/sysusers.conf"
+  DESTINATION lib/sysusers.d
+  RENAME sockbroker.conf)
+install(
+  FILES "${packaging}/tmpfiles.conf"
+  DESTINATION lib/tmpfiles.d
+  RENAME sockbroker.conf)
+install(FILES "${packaging}/sockbrokerd.default" DESTINATION "${CMAKE_INSTALL_DOCDIR}/examples")
+
+# --- sockbroker-dev -------------------------------------------------------------------------------------------------
+
+set(SOCKBROKER_PROTO_INSTALL_DIR "${CMAKE_INSTALL_DATADIR}/sockbroker/proto")
+install(
+  DIRECTORY "${PROJECT_SOURCE_DIR}/proto/"
+  DESTINATION "${SOCKBROKER_PROTO_INSTALL_DIR}"
+  COMPONENT sockbroker-dev
+  FILES_MATCHING
+  PATTERN "*.proto")
+# In share/: the protos are the same on every architecture.
+set(config_dir "${CMAKE_INSTALL_DATADIR}/cmake/sockbroker")
+configure_package_config_file(
+  "${packaging}/sockbroker-config.cmake.in" "${packaging_out}/sockbroker-config.cmake"
+  INSTALL_DESTINATION "${config_dir}"
+  PATH_VARS SOCKBROKER_PROTO_INSTALL_DIR)
+write_basic_package_version_file("${packaging_out}/sockbroker-config-version.cmake"
+                                 COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(
+  FILES "${packaging_out}/sockbroker-config.cmake" "${packaging_out}/sockbroker-config-version.cmake"
+  DESTINATION "${config_dir}"
+  COMPONENT sockbroker-dev)
+
+# --- Debian packages ------------------------------------------------------------------------------------------------
+
+# What only a package of Debian's has; `cmake --install` without a component leaves it out.
+string(TIMESTAMP now "%a, %d %b %Y %H:%M:%S +0000" UTC)
+file(
+  WRITE "${packaging_out}/changelog"
+  "sockbroker (${PROJECT_VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n"
+  " -- The sockbroker authors <sockbroker@localhost>  ${now}\n")
+find_program(SOCKBROKER_GZIP gzip)
+mark_as_advanced(SOCKBROKER_GZIP)
+if(SOCKBROKER_GZIP)
+  execute_process(COMMAND "${SOCKBROKER_GZIP}" -9nf "${packaging_out}/changelog")
+  foreach(package sockbroker sockbroker-dev)
+    install(
+      FILES "${packaging_out}/changelog.gz" "${packaging}/debian/copyright"
+      DESTINATION "${CMAKE_INSTALL_DATADIR}/doc/${package}"
+      COMPONENT ${package}
+      EXCLUDE_FROM_ALL)
+  endforeach()
 endif()
+
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_CONTACT "The sockbroker authors <sockbroker@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "daemon that owns sockets, driven over gRPC")
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_COMPONENTS_ALL sockbroker sockbroker-dev)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+
+set(CPACK_DEBIAN_SOCKBROKER_PACKAGE_NAME sockbroker)
+set(CPACK_DEBIAN_SOCKBROKER_PACKAGE_SECTION net)
+set(CPACK_DEBIAN_SOCKBROKER_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_SOCKBROKER_PACKAGE_DEPENDS "adduser, init-system-helpers (>= 1.52)")
+set(CPACK_DEBIAN_SOCKBROKER_PACKAGE_CONTROL_EXTRA "${packaging}/debian/postinst;${packaging}/debian/prerm;${packaging}/debian/postrm")
+set(CPACK_DEBIAN_SOCKBROKER_DESCRIPTION
+    "sockbrokerd owns TCP, Unix and TLS sockets, and lets programs in any language
+drive them over gRPC in the words of Python's asyncio streams. The sockets stay
+when a program restarts; it comes back and goes on at the exact byte.
+.
+The command sockbroker connects, listens and looks at what the broker holds.")
+
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_NAME sockbroker-dev)
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_RECOMMENDS "protobuf-compiler, protobuf-compiler-grpc")
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SUGGESTS "sockbroker (= ${PROJECT_VERSION})")
+set(CPACK_DEBIAN_SOCKBROKER-DEV_DESCRIPTION
+    "For those who write clients: the contract of sockbrokerd as Protobuf and
+gRPC definitions, and a CMake package that finds them.")
+
+include(CPack)

@@ -35,6 +35,11 @@ set(SOCKBROKER_GENERATED_PYTHON_DIR "${PROJECT_BINARY_DIR}/python")
 configure_file("${CMAKE_CURRENT_LIST_DIR}/version.h.in" "${SOCKBROKER_GENERATED_DIR}/sockbroker/version.h"
                @ONLY)
 
+# What install() names no component for belongs to the package of the programs (see SockbrokerInstall.cmake), and
+# installing builds nothing: tests and benchmarks would be in it.
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME sockbroker)
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)
+
 # What a user runs, without tests and benchmarks: every sockbroker_add_executable and the generated Python.
 add_custom_target(programs)
 
