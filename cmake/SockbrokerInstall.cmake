@@ -116,7 +116,7 @@ The command sockbroker connects, listens and looks at what the broker holds.")
 
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_NAME sockbroker-dev)
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SECTION libdevel)
-set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_RECOMMENDS "protobuf-compiler, protobuf-compiler-grpc")
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_RECOMMENDS "libprotobuf-dev, protobuf-compiler, protobuf-compiler-grpc")
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SUGGESTS "sockbroker (= ${PROJECT_VERSION})")
 set(CPACK_DEBIAN_SOCKBROKER-DEV_DESCRIPTION
     "For those who write clients: the contract of sockbrokerd as Protobuf and
