@@ -1,5 +1,6 @@
 #include "server/broker.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "server/broker_service.h"
 #include "server/connection_record.h"
 #include "server/server_record.h"
+#include "server/session_call.h"
 #include "streams/run_coroutine_threadsafe.h"
 #include "streams/sleep.h"
 #include "streams/wait_for.h"
@@ -18,6 +20,8 @@ namespace {
 using streams::Task;
 
 constexpr absl::Duration kPurgeEvery = absl::Seconds(30);
+// How long clients have to take the last frames of their sessions.
+constexpr absl::Duration kSessionFarewell = absl::Seconds(2);
 
 // So that the memory of old tombstones comes back though nothing new is closed.
 Task<void> PurgeNowAndThen(BrokerCore* core) {
@@ -86,12 +90,16 @@ void Broker::StopOpening() {
 bool Broker::Drain(absl::Duration timeout) {
   StopOpening();
   BrokerCore& core = parts_->core;
+  for (const auto& session : core.sessions.All()) session->GoAway(timeout);
   std::vector<streams::ConcurrentFuture<bool>> parts;
   for (streams::EventLoop* loop : core.loops) {
     parts.push_back(streams::RunCoroutineThreadsafe(DrainLoop(&core, loop, timeout), loop));
   }
   bool clean = true;
   for (auto& part : parts) clean = part.Result().value_or(false) && clean;
+  // What there was to say of the ends is said first.
+  for (const auto& session : core.sessions.All()) session->End(Draining());
+  core.sessions.WaitUntilEmpty(std::min(timeout, kSessionFarewell));
   return clean;
 }
 

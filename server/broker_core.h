@@ -16,6 +16,7 @@
 #include "server/handle.h"
 #include "server/handle_table.h"
 #include "server/own_listeners.h"
+#include "server/session_registry.h"
 #include "server/tls_settings.h"
 #include "sockbroker/v1/connection.pb.h"
 #include "sockbroker/v1/server.pb.h"
@@ -60,6 +61,7 @@ struct BrokerCore {
   EventLog events;
   OwnListeners own_listeners;
   TlsSettings tls;
+  SessionRegistry sessions;
   std::atomic<bool> draining{false};
   std::atomic<std::size_t> next_loop{0};
   std::vector<streams::EventLoop*> loops;

@@ -1,5 +1,7 @@
 #include "server/broker_service.h"
 
+#include <google/protobuf/generated_message_reflection.h>
+
 #include <exception>
 #include <optional>
 #include <string>
@@ -12,10 +14,12 @@
 #include "server/connection_record.h"
 #include "server/connection_rpcs.h"
 #include "server/creation_call.h"
+#include "server/creation_spec.h"
 #include "server/dial.h"
 #include "server/listing.h"
 #include "server/server_record.h"
 #include "server/server_rpcs.h"
+#include "server/session_call.h"
 #include "server/unary_call.h"
 #include "server/watch_call.h"
 
@@ -28,6 +32,15 @@ using Reactor = grpc::ServerUnaryReactor;
 RpcStatus Bug(const std::exception& error) {
   return RpcStatus(grpc::StatusCode::INTERNAL, v1::REASON_UNSPECIFIED, error.what());
 }
+
+// What a session that has the connection does alone.
+template <typename Request>
+constexpr bool kMovesBytes =
+    std::is_same_v<Request, v1::ReadRequest> || std::is_same_v<Request, v1::ReadLineRequest> ||
+    std::is_same_v<Request, v1::ReadExactlyRequest> ||
+    std::is_same_v<Request, v1::ReadUntilRequest> || std::is_same_v<Request, v1::WriteRequest> ||
+    std::is_same_v<Request, v1::WriteLinesRequest> || std::is_same_v<Request, v1::DrainRequest> ||
+    std::is_same_v<Request, v1::WriteEofRequest>;
 
 template <typename Request>
 RpcStatus CheckEpoch(const ConnectionRecord& record, const Request& request) {
@@ -61,6 +74,7 @@ Task<CreationOutcome> UpgradeToTls(std::shared_ptr<ConnectionRecord> record,
                                    v1::StartTlsRequest request) {
   const Lease::Use use = record->BeginCall();
   RpcStatus status = CheckEpoch(*record, request);
+  if (status.ok() && record->binding() != nullptr) status = IsBound(record->epoch());
   if (status.ok()) status = co_await record->StartTls(request);
   record->EndCall();
   co_return CreationOutcome{std::move(status), record->handle()};
@@ -117,39 +131,7 @@ RpcStatus CheckServerFilter(const std::string& server) {
              : InvalidField("server", "a server's handle, or absent");
 }
 
-// What the listener a caller came through forbids by itself. Unix sockets and adopted descriptors
-// lend the caller the broker's own rights.
-RpcStatus CheckRights(const Principal& principal, bool is_unix, bool adopts) {
-  if (!principal.may_open) {
-    return Denied(principal.rule,
-                  "callers of this listener get nothing without a policy; sockbrokerd --allow-all "
-                  "lets them open everything");
-  }
-  if (is_unix && !principal.may_use_unix) {
-    return Denied(principal.rule, "callers of this listener get no Unix sockets");
-  }
-  if (adopts && !principal.may_adopt) {
-    return Denied(principal.rule, "callers of this listener get no adopted descriptors");
-  }
-  return RpcStatus();
-}
-
-void AuditRefusal(const BrokerCore& core, absl::string_view object, absl::string_view rpc,
-                  const Principal& principal, absl::string_view requested,
-                  absl::string_view traceparent, const RpcStatus& status) {
-  if (core.options.audit == nullptr) return;
-  core.options.audit->Record({.kind = AuditEvent::Kind::kRefusal,
-                              .object = object,
-                              .rpc = rpc,
-                              .principal = principal.name,
-                              .requested = requested,
-                              .reason = v1::Reason_Name(status.reason()),
-                              .message = status.message(),
-                              .os_errno = status.detail().os_errno(),
-                              .traceparent = traceparent});
-}
-
-// CreationCall::Spec::fill for a table of records: the record as it is now, or its tombstone.
+// CreationCall::Fill for a table of records: the record as it is now, or its tombstone.
 template <typename Table, typename Set>
 auto FillFrom(Table* table, std::shared_ptr<const Principal> principal, Set set) {
   return [table, principal, set](const Handle& handle, std::function<bool()> claim,
@@ -173,6 +155,22 @@ auto FillFrom(Table* table, std::shared_ptr<const Principal> principal, Set set)
 
 }  // namespace
 
+BrokerService::BrokerService(BrokerCore* core) : core_(core) {
+  // Nothing else names what the file of the service alone defines, so the linker would leave its
+  // descriptor out: reflection would not know the service's methods, nor would we.
+  (void)google::protobuf::internal::AddDescriptorsRunner(
+      &descriptor_table_sockbroker_2fv1_2fsockbroker_2eproto);
+  // Its messages stay as they are on the wire: parsing them would copy every payload.
+  const auto* method = google::protobuf::DescriptorPool::generated_pool()->FindMethodByName(
+      "sockbroker.v1.SocketBroker.Session");
+  MarkMethodRawCallback(method->index(),
+                        new grpc::internal::CallbackBidiHandler<grpc::ByteBuffer, grpc::ByteBuffer>(
+                            [this](grpc::CallbackServerContext* context) {
+                              return SessionCall::Start(
+                                  core_, PrincipalOf(*context, {core_->options.allow_all}));
+                            }));
+}
+
 template <typename Request, typename Response>
 Reactor* BrokerService::OnConnection(Context* context, const Request* request, Response* response) {
   if (RpcStatus status = Check(*request); !status.ok()) return FinishNow(context, status);
@@ -194,6 +192,9 @@ Reactor* BrokerService::OnConnection(Context* context, const Request* request, R
       return call->Finish(AfterEnd(*record->tombstone(), *request, response));
     }
     if (RpcStatus status = CheckEpoch(*record, *request); !status.ok()) return call->Finish(status);
+    if (kMovesBytes<Request> && record->binding() != nullptr) {
+      return call->Finish(IsBound(record->epoch()));
+    }
     // gRPC made the request for this call alone, and nobody else reads it.
     call->loop()->Spawn(
         RunOnConnection(call, record, std::move(use), const_cast<Request*>(request), response),
@@ -226,42 +227,24 @@ Reactor* BrokerService::OnServer(Context* context, const Request* request, Respo
 
 namespace {
 
-// OpenConnection and OpenUnixConnection, once the request is a plan.
-Reactor* Open(BrokerCore* core, grpc::CallbackServerContext* context, RpcStatus parsed,
-              OpenPlan plan, CreationCall::Spec spec, v1::OpenConnectionResponse* response) {
-  if (!parsed.ok()) return FinishNow(context, parsed);
-  const std::string requested =
-      plan.is_unix ? plan.unix_path
-                   : absl::StrCat(plan.requested_host, ":",
-                                  plan.port.is_service() ? plan.port.service()
-                                                         : absl::StrCat(plan.port.number()));
-  spec.refused = [core, requested, principal = spec.principal, rpc = spec.rpc,
-                  trace = plan.settings.shown.traceparent()](const RpcStatus& status) {
-    AuditRefusal(*core, "connection", rpc, *principal, requested, trace, status);
-  };
-  RpcStatus status = core->draining
-                         ? Draining()
-                         : CheckRights(*spec.principal, plan.is_unix, plan.sock.has_value());
-  if (!status.ok()) {
-    spec.refused(status);
+template <typename Request>
+Reactor* Open(BrokerCore* core, grpc::CallbackServerContext* context, const Request& request,
+              v1::OpenConnectionResponse* response) {
+  CreationSpec spec;
+  if (RpcStatus status =
+          SpecOfOpen(core, PrincipalOf(*context, {core->options.allow_all}), request, &spec);
+      !status.ok()) {
     return FinishNow(context, status);
   }
   spec.loop = core->NextLoop();
-  spec.make = [core, plan = std::move(plan)](Maker maker) {
-    return Dial(core, plan, std::move(maker));
-  };
-  spec.undo = [core, principal = spec.principal](const Handle& handle) {
-    UndoConnection(core, *principal, handle);
-  };
-  spec.fill = FillFrom(&core->connections, spec.principal, [response](v1::Connection connection) {
+  auto fill = FillFrom(&core->connections, spec.principal, [response](v1::Connection connection) {
     *response->mutable_connection() = std::move(connection);
   });
-  return CreationCall::Start(core, std::move(spec));
+  return CreationCall::Start(core, std::move(spec), std::move(fill));
 }
 
 Reactor* StartListening(BrokerCore* core, grpc::CallbackServerContext* context, RpcStatus parsed,
-                        ServePlan plan, CreationCall::Spec spec,
-                        v1::StartServerResponse* response) {
+                        ServePlan plan, CreationSpec spec, v1::StartServerResponse* response) {
   if (!parsed.ok()) return FinishNow(context, parsed);
   const std::string requested = plan.is_unix         ? plan.unix_path
                                 : plan.hosts.empty() ? ""
@@ -284,41 +267,23 @@ Reactor* StartListening(BrokerCore* core, grpc::CallbackServerContext* context, 
   spec.undo = [core, principal = spec.principal](const Handle& handle) {
     UndoServer(core, *principal, handle);
   };
-  spec.fill = FillFrom(&core->servers, spec.principal, [response](v1::Server server) {
+  auto fill = FillFrom(&core->servers, spec.principal, [response](v1::Server server) {
     *response->mutable_server() = std::move(server);
   });
-  return CreationCall::Start(core, std::move(spec));
-}
-
-template <typename Request>
-CreationCall::Spec MakeSpec(const BrokerCore& core, grpc::CallbackServerContext* context,
-                            absl::string_view rpc, const Request& request) {
-  CreationCall::Spec spec;
-  spec.principal = PrincipalOf(*context, {core.options.allow_all});
-  spec.request_id = request.request_id();
-  // Hashing is for those who may ask again.
-  if (!spec.request_id.empty()) spec.fingerprint = Fingerprint(rpc, request);
-  spec.rpc = std::string(rpc);
-  return spec;
+  return CreationCall::Start(core, std::move(spec), std::move(fill));
 }
 
 }  // namespace
 
 Reactor* BrokerService::OpenConnection(Context* context, const v1::OpenConnectionRequest* request,
                                        v1::OpenConnectionResponse* response) {
-  OpenPlan plan;
-  RpcStatus status = ParseOpen(*request, core_->options.limits, &plan);
-  return Open(core_, context, std::move(status), std::move(plan),
-              MakeSpec(*core_, context, "OpenConnection", *request), response);
+  return Open(core_, context, *request, response);
 }
 
 Reactor* BrokerService::OpenUnixConnection(Context* context,
                                            const v1::OpenUnixConnectionRequest* request,
                                            v1::OpenConnectionResponse* response) {
-  OpenPlan plan;
-  RpcStatus status = ParseOpenUnix(*request, core_->options.limits, &plan);
-  return Open(core_, context, std::move(status), std::move(plan),
-              MakeSpec(*core_, context, "OpenUnixConnection", *request), response);
+  return Open(core_, context, *request, response);
 }
 
 // --- serve
@@ -327,16 +292,20 @@ Reactor* BrokerService::StartServer(Context* context, const v1::StartServerReque
                                     v1::StartServerResponse* response) {
   ServePlan plan;
   RpcStatus status = ParseStart(*request, core_->options.limits, &plan);
-  return StartListening(core_, context, std::move(status), std::move(plan),
-                        MakeSpec(*core_, context, "StartServer", *request), response);
+  return StartListening(
+      core_, context, std::move(status), std::move(plan),
+      MakeSpec(PrincipalOf(*context, {core_->options.allow_all}), "StartServer", *request),
+      response);
 }
 
 Reactor* BrokerService::StartUnixServer(Context* context, const v1::StartUnixServerRequest* request,
                                         v1::StartServerResponse* response) {
   ServePlan plan;
   RpcStatus status = ParseStartUnix(*request, core_->options.limits, &plan);
-  return StartListening(core_, context, std::move(status), std::move(plan),
-                        MakeSpec(*core_, context, "StartUnixServer", *request), response);
+  return StartListening(
+      core_, context, std::move(status), std::move(plan),
+      MakeSpec(PrincipalOf(*context, {core_->options.allow_all}), "StartUnixServer", *request),
+      response);
 }
 
 Reactor* BrokerService::Accept(Context* context, const v1::AcceptRequest* request,
@@ -344,7 +313,8 @@ Reactor* BrokerService::Accept(Context* context, const v1::AcceptRequest* reques
   if (RpcStatus status = CheckRequestId(request->request_id()); !status.ok()) {
     return FinishNow(context, status);
   }
-  CreationCall::Spec spec = MakeSpec(*core_, context, "Accept", *request);
+  CreationSpec spec =
+      MakeSpec(PrincipalOf(*context, {core_->options.allow_all}), "Accept", *request);
   auto found = core_->servers.Find(spec.principal->name, request->server());
   if (found.tombstone == nullptr && found.record == nullptr) {
     // The field has another name here than elsewhere.
@@ -363,12 +333,12 @@ Reactor* BrokerService::Accept(Context* context, const v1::AcceptRequest* reques
   spec.undo = [core = core_, principal = spec.principal](const Handle& handle) {
     UndoConnection(core, *principal, handle);
   };
-  spec.fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
+  auto fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
     *response->mutable_connection() = std::move(connection);
   });
   // Nothing was asked for but to wait; a server's refusals are its own.
   spec.refused = [](const RpcStatus&) {};
-  return CreationCall::Start(core_, std::move(spec));
+  return CreationCall::Start(core_, std::move(spec), std::move(fill));
 }
 
 Reactor* BrokerService::StartServing(Context* context, const v1::StartServingRequest* request,
@@ -486,7 +456,8 @@ Reactor* BrokerService::StartTls(Context* context, const v1::StartTlsRequest* re
   if (!v1::StartTlsRequest::Side_IsValid(request->side())) {
     return FinishNow(context, InvalidField("side", "CLIENT, SERVER or absent"));
   }
-  CreationCall::Spec spec = MakeSpec(*core_, context, "StartTls", *request);
+  CreationSpec spec =
+      MakeSpec(PrincipalOf(*context, {core_->options.allow_all}), "StartTls", *request);
   auto found = core_->connections.Find(spec.principal->name, request->handle());
   if (found.record != nullptr) {
     spec.loop = found.record->loop();
@@ -503,12 +474,12 @@ Reactor* BrokerService::StartTls(Context* context, const v1::StartTlsRequest* re
   }
   spec.undo = [](const Handle&) {};  // an upgrade can't be undone
   spec.refused = [](const RpcStatus&) {};
-  spec.fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
+  auto fill = FillFrom(&core_->connections, spec.principal, [response](v1::Connection connection) {
     response->set_read_offset(connection.tls().read_offset());
     response->set_write_offset(connection.tls().write_offset());
     *response->mutable_tls() = std::move(*connection.mutable_tls());
   });
-  return CreationCall::Start(core_, std::move(spec));
+  return CreationCall::Start(core_, std::move(spec), std::move(fill));
 }
 
 Reactor* BrokerService::CanWriteEof(Context* context, const v1::CanWriteEofRequest* request,

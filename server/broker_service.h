@@ -12,7 +12,7 @@ namespace sockbroker::server {
 
 class BrokerService final : public v1::SocketBroker::CallbackService {
  public:
-  explicit BrokerService(BrokerCore* core) : core_(core) {}
+  explicit BrokerService(BrokerCore* core);
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;

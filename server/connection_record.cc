@@ -6,6 +6,8 @@
 #include "server/audit_log.h"
 #include "server/endpoint_codec.h"
 #include "server/server_record.h"
+#include "server/session_connection.h"
+#include "server/tls_settings.h"
 #include "streams/error.h"
 
 namespace sockbroker::server {
@@ -113,7 +115,7 @@ void ConnectionRecord::OnGone(const absl::Status& status) {
   close_phase_ = intent_phase_;
   if (status.ok() && writer_.tls_truncated()) close_reason_ = v1::TLS_TRUNCATED;
   if (!status.ok()) {
-    loss_ = FromEngine(status, EngineCall::kStream);
+    loss_ = upgrade_failure_.ok() ? FromEngine(status, EngineCall::kStream) : upgrade_failure_;
     close_reason_ = loss_.reason();
     if (loss_.code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
       close_reason_ = v1::ENDED_BY_TIMEOUT;
@@ -127,14 +129,80 @@ void ConnectionRecord::OnGone(const absl::Status& status) {
   // After an error, or the peer's end of TLS, what was received before it is still to be read;
   // after our own Close nobody asks for it.
   ended_by_peer_ = state_ == State::kOpen && loss_.ok();
-  const bool readable = state_ == State::kOpen && !(reads_.empty() && reads_.idle());
+  readable_after_end_ = state_ == State::kOpen;
+  const bool readable = readable_after_end_ && !(reads_.empty() && reads_.idle());
   state_ = State::kLost;
   if (!unclaimed_) {
     Publish(v1::ConnectionEvent::CLOSED);
     Audit(/*open=*/false);
   }
   gone_.WakeAll();
-  if (!readable) Bury();
+  if (binding_ != nullptr) {
+    binding_->OnGone();
+  } else if (!readable) {
+    Bury();
+  }
+}
+
+// --- a session's binding
+
+SessionMemory& ConnectionRecord::session_memory() {
+  if (session_memory_ == nullptr) session_memory_ = std::make_unique<SessionMemory>();
+  return *session_memory_;
+}
+
+uint64_t ConnectionRecord::BeginBinding(SessionConnection* binding) {
+  binding_ = binding;
+  return ++epoch_;
+}
+
+void ConnectionRecord::EndBinding() {
+  binding_ = nullptr;
+  if (unclaimed_) return GiveBack();
+  if (state_ == State::kLost && (reads_.empty() || !readable_after_end_)) Bury();
+}
+
+void ConnectionRecord::StartTlsFromSession(const v1::SessionStartTls& request, uint64_t begin,
+                                           absl::Cord taken_back) {
+  streams::TlsOptions tls;
+  bool server = false;
+  RpcStatus status = MakeTls(request.tls(), request.side(), &tls, &server);
+  if (status.ok() && upgrading_) {
+    status = WrongState(v1::UPGRADE_PENDING, "another StartTls is under way");
+  }
+  if (status.ok() && state_ != State::kOpen) status = ClosedError();
+  if (!status.ok()) {
+    upgrade_failure_ = status;
+    return writer_.Abort(absl::FailedPreconditionError(status.message()));
+  }
+  reads_.BeginTlsAt(begin, std::move(taken_back));
+  tls_ = TlsBegin{server, begin, writes_.offset()};
+  upgrading_ = true;
+  loop_->Spawn(Upgrade(shared_from_this(), std::move(tls)));
+}
+
+streams::Task<void> ConnectionRecord::Upgrade(std::shared_ptr<ConnectionRecord> self,
+                                              streams::TlsOptions tls) {
+  streams::StartTlsOptions options = ToStartTlsOptions(tls);
+  options.unread = streams::StartTlsOptions::Unread::kBelongsToTls;
+  const absl::Status status = co_await self->writer_.StartTls(tls.context, std::move(options));
+  self->upgrading_ = false;
+  if (!status.ok()) {
+    // Most failures have closed it already. What was refused before the handshake has not.
+    self->upgrade_failure_ = FromEngine(status, EngineCall::kStream, "tls");
+    if (!self->writer_.IsClosing()) self->writer_.Abort(status);
+    co_return;
+  }
+  self->session_memory().read_marks.EndUpgrade(self->tls().value_or(v1::TlsInfo()));
+  if (self->binding_ != nullptr) self->binding_->OnTlsStarted();
+}
+
+v1::Closed ConnectionRecord::ClosedFrame() const {
+  v1::Closed closed;
+  if (!loss_.ok()) *closed.mutable_status() = loss_.ToProto();
+  *closed.mutable_offsets() = offsets();
+  closed.set_reason(close_reason_);
+  return closed;
 }
 
 void ConnectionRecord::Bury() {
@@ -221,6 +289,8 @@ void ConnectionRecord::RestartClaimTimer() {
 
 void ConnectionRecord::GiveBack() {
   if (state_ != State::kOpen || !unclaimed_) return;
+  // The session that was offered it lets go, which ends here again.
+  if (binding_ != nullptr) return binding_->Fence();
   const std::shared_ptr<ConnectionRecord> self = shared_from_this();
   server_->TakeBack(Release());
 }
@@ -367,16 +437,21 @@ std::optional<v1::TlsInfo> ConnectionRecord::tls() const {
   return info;
 }
 
+RpcStatus ConnectionRecord::MakeTls(const v1::TlsOptions& options, v1::StartTlsRequest::Side side,
+                                    streams::TlsOptions* tls, bool* server) const {
+  *server = side == v1::StartTlsRequest::SERVER ||
+            (side == v1::StartTlsRequest::SIDE_UNSPECIFIED && server_ != nullptr);
+  const auto engine_side = *server ? streams::TlsSide::kServer : streams::TlsSide::kClient;
+  if (RpcStatus status = CheckTls(options, engine_side); !status.ok()) return status;
+  return core_->tls.Make(options, engine_side, principal_->name, tls);
+}
+
 streams::Task<RpcStatus> ConnectionRecord::StartTls(const v1::StartTlsRequest& request) {
   if (state_ == State::kLost && !loss_.ok()) co_return LossError();
   if (state_ != State::kOpen) co_return ClosedError();
-  const bool server =
-      request.side() == v1::StartTlsRequest::SERVER ||
-      (request.side() == v1::StartTlsRequest::SIDE_UNSPECIFIED && server_ != nullptr);
-  const auto side = server ? streams::TlsSide::kServer : streams::TlsSide::kClient;
-  RpcStatus status = CheckTls(request.tls(), side);
   streams::TlsOptions tls;
-  if (status.ok()) status = core_->tls.Make(request.tls(), side, principal_->name, &tls);
+  bool server = false;
+  RpcStatus status = MakeTls(request.tls(), request.side(), &tls, &server);
   if (!status.ok()) co_return status;
   if (upgrading_) co_return WrongState(v1::UPGRADE_PENDING, "another StartTls is under way");
   if (writes_.eof()) co_return WrongState(v1::WRITE_AFTER_EOF, "StartTls after write_eof");

@@ -30,12 +30,26 @@
 #include "server/proxy_protocol.h"
 #include "server/read_side.h"
 #include "server/write_side.h"
+#include "session/broker_session.h"
 #include "streams/connection.h"
 #include "streams/wait_queue.h"
 
 namespace sockbroker::server {
 
 class ServerRecord;
+class SessionConnection;
+
+// What outlives a binding to a session.
+struct SessionMemory {
+  // Who bound it last, and the number of that stream.
+  std::string holder;
+  uint64_t attempt = 0;
+  // What that binding's client had taken of the read stream, and the marks it had passed in the
+  // write stream.
+  session::Position read;
+  uint32_t write_marks = 0;
+  session::ReadMarkLog read_marks;
+};
 
 // An accepted connection that is nobody's yet.
 struct AcceptedSocket {
@@ -89,6 +103,18 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   bool unclaimed() const { return unclaimed_; }
   // Counts the bindings to sessions.
   uint64_t epoch() const { return epoch_; }
+  // The session that has it, if one has: unary reads and writes are refused meanwhile.
+  SessionConnection* binding() const { return binding_; }
+  SessionMemory& session_memory();
+  // A new binding; the one before has ended. Returns its epoch.
+  uint64_t BeginBinding(SessionConnection* binding);
+  void EndBinding();
+  // StartTls of a session, at an exact byte: decrypted data begins at `begin`. Whatever fails
+  // closes the connection, for what was written behind it was meant for TLS. The result is told to
+  // the session that has the connection by then.
+  void StartTlsFromSession(const v1::SessionStartTls& request, uint64_t begin,
+                           absl::Cord taken_back);
+  bool upgrading() const { return upgrading_; }
   uint64_t opened_sequence() const { return opened_sequence_; }
 
   ReadSide& reads() { return reads_; }
@@ -104,6 +130,8 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   RpcStatus ClosedError() const;
   // The error that ended it, with the offsets; OK when none did (yet).
   RpcStatus LossError() const;
+  // What a session is told of the end.
+  v1::Closed ClosedFrame() const;
 
   // Flush, then close; `discard`: without flushing. Idempotent.
   void Close(v1::Reason reason, bool discard = false, v1::Phase phase = v1::PHASE_UNSPECIFIED);
@@ -126,6 +154,11 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   ConnectionRecord(BrokerCore* core, Birth birth);
 
   static streams::Task<void> Watch(std::shared_ptr<ConnectionRecord> self);
+  static streams::Task<void> Upgrade(std::shared_ptr<ConnectionRecord> self,
+                                     streams::TlsOptions tls);
+  // What StartTls must know of the options; `side` the client's wish.
+  RpcStatus MakeTls(const v1::TlsOptions& options, v1::StartTlsRequest::Side side,
+                    streams::TlsOptions* tls, bool* server) const;
   void OnGone(const absl::Status& status);
   void OnPeerEof();
   AcceptedSocket Release();
@@ -165,6 +198,12 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   std::optional<TlsBegin> tls_;
   bool upgrading_ = false;
   uint64_t epoch_ = 0;
+  SessionConnection* binding_ = nullptr;
+  std::unique_ptr<SessionMemory> session_memory_;
+  // What a failed upgrade of a session's has to say about the end.
+  RpcStatus upgrade_failure_;
+  // It ended by itself, so what was received before is still to be read.
+  bool readable_after_end_ = false;
   uint64_t opened_sequence_ = 0;
   streams::CancelSource watch_cancel_;
   streams::WaitQueue gone_;

@@ -83,6 +83,13 @@ bool CreationTable::Finish(const Attempt& attempt, CreationOutcome outcome) {
   return true;
 }
 
+std::optional<CreationOutcome> CreationTable::Find(const std::string& key) const {
+  const absl::MutexLock lock(&mutex_);
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end() || !found->second->done_) return std::nullopt;
+  return found->second->outcome_;
+}
+
 void CreationTable::Forget(const std::string& key) {
   const absl::MutexLock lock(&mutex_);
   const auto found = by_key_.find(key);

@@ -16,6 +16,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -93,6 +94,8 @@ class CreationTable {
   // RESOURCE_EXHAUSTED, UNAVAILABLE and CANCELLED are told to those who wait and not remembered.
   bool Finish(const std::shared_ptr<CreationAttempt>& attempt, CreationOutcome outcome)
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // What the attempt of that key has come to; none: nothing is known of it, or it still runs.
+  std::optional<CreationOutcome> Find(const std::string& key) const ABSL_LOCKS_EXCLUDED(mutex_);
   // What the key's attempt made is gone, its tombstone too.
   void Forget(const std::string& key) ABSL_LOCKS_EXCLUDED(mutex_);
   // Cancels every attempt under way.

@@ -93,6 +93,12 @@ grpc::Status RpcStatus::ToGrpc() const {
   return grpc::Status(rep_->code, rep_->message, serialized);
 }
 
+google::rpc::Status RpcStatus::ToProto() const {
+  google::rpc::Status status;
+  if (!ok()) status.ParseFromString(ToGrpc().error_details());
+  return status;
+}
+
 RpcStatus InvalidField(absl::string_view field, absl::string_view allowed) {
   RpcStatus status(grpc::StatusCode::INVALID_ARGUMENT, v1::INVALID_FIELD,
                    absl::StrCat(field, ": ", allowed));
@@ -117,6 +123,12 @@ RpcStatus HandleLost() {
 
 RpcStatus WrongState(v1::Reason reason, absl::string_view message) {
   return RpcStatus(grpc::StatusCode::FAILED_PRECONDITION, reason, message);
+}
+
+RpcStatus IsBound(uint64_t epoch) {
+  RpcStatus status = WrongState(v1::BOUND, "a session has the connection");
+  status.detail().set_epoch(epoch);
+  return status;
 }
 
 RpcStatus StaleEpoch(uint64_t epoch) {

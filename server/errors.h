@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "google/rpc/status.pb.h"
 #include "sockbroker/v1/error.pb.h"
 
 namespace sockbroker::server {
@@ -49,6 +50,8 @@ class [[nodiscard]] RpcStatus {
   // Long lists of attempts are cut at the end, long messages too, so that the whole fits into
   // kMaxErrorDetails.
   grpc::Status ToGrpc() const;
+  // The same inside of a frame.
+  google::rpc::Status ToProto() const;
 
  private:
   struct Rep {
@@ -69,6 +72,8 @@ RpcStatus WrongBroker();
 RpcStatus HandleLost();
 // FAILED_PRECONDITION.
 RpcStatus WrongState(v1::Reason reason, absl::string_view message);
+// FAILED_PRECONDITION: a session has it.
+RpcStatus IsBound(uint64_t epoch);
 // ABORTED.
 RpcStatus StaleEpoch(uint64_t epoch);
 // RESOURCE_EXHAUSTED: which limit, its value, when to try again (zero: not said).

@@ -31,6 +31,7 @@ struct ReadSide::Turn {
   const bool kept;
   CancelSource cancel;
   bool superseded = false;
+  std::optional<uint64_t> bound;  // a session has the connection: its epoch
 };
 
 namespace {
@@ -99,6 +100,46 @@ RpcStatus ReadSide::BeginTls(const std::optional<uint64_t>& offset) {
   return RpcStatus();
 }
 
+void ReadSide::EndReads(uint64_t epoch) {
+  for (Turn* turn : turns_) {
+    turn->bound = epoch;
+    turn->cancel.Cancel();
+  }
+}
+
+Task<absl::Status> ReadSide::WaitIdle() {
+  while (!idle()) {
+    if (absl::Status status = co_await turn_ended_.Wait(); !status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
+}
+
+RpcStatus ReadSide::BeginPull(const std::optional<uint64_t>& offset,
+                              streams::PullListener* listener) {
+  const uint64_t from = offset.value_or(kept_start());
+  if (from < kept_start() || from > received()) {
+    return RpcStatus(grpc::StatusCode::OUT_OF_RANGE, v1::OFFSET_OUT_OF_RANGE,
+                     absl::StrCat("offset ", from, " is outside of ", kept_start(), " to ",
+                                  received(), ", which is what can be read"));
+  }
+  // It can't fail: what lies beyond next() is skipped below.
+  (void)MoveTo(std::min(from, next()));
+  reader_.BeginPull(listener);
+  if (from > next()) (void)reader_.Pull(static_cast<std::size_t>(from - next()));
+  return RpcStatus();
+}
+
+void ReadSide::EndPull(absl::Cord unread) {
+  reader_.EndPull();
+  reader_.Unread(std::move(unread));
+}
+
+void ReadSide::BeginTlsAt(uint64_t begin, absl::Cord taken_back) {
+  reader_.Unread(std::move(taken_back));
+  skip_before_tls_ = skip_;
+  skip_ = reader_.bytes_received() - reader_.buffered() - begin;
+}
+
 Task<RpcStatus> ReadSide::Read(ReadSpec spec, const std::atomic<bool>* gone, ReadResult* result) {
   const CancelToken token = co_await streams::GetCancelToken();
   // Read(0) answers at once, whoever waits.
@@ -120,9 +161,10 @@ Task<RpcStatus> ReadSide::Read(ReadSpec spec, const std::atomic<bool>* gone, Rea
   while (supersedes && HasEarlierWithSameId(turn)) {
     // It ends in its next turn, and gives back what it may have got.
     const absl::Status woken = co_await turn_ended_.Wait();
-    if (turn.superseded) break;
+    if (turn.superseded || turn.bound.has_value()) break;
     if (!woken.ok()) co_return CallerGone();
   }
+  if (turn.bound.has_value()) co_return IsBound(*turn.bound);
   const auto superseded = [] {
     return WrongState(v1::SUPERSEDED, "a newer read with the same request_id took its place");
   };
@@ -146,8 +188,9 @@ Task<RpcStatus> ReadSide::Read(ReadSpec spec, const std::atomic<bool>* gone, Rea
   }
 
   // The result and the cancellation may have raced: what nobody will see goes back.
-  if (turn.superseded || gone->load()) {
+  if (turn.superseded || turn.bound.has_value() || gone->load()) {
     if (data.ok()) reader_.Unread(*std::move(data));
+    if (turn.bound.has_value()) co_return IsBound(*turn.bound);
     co_return turn.superseded ? superseded() : CallerGone();
   }
   if (!data.ok()) {

@@ -64,6 +64,20 @@ class ReadSide {
   RpcStatus BeginTls(const std::optional<uint64_t>& offset);
   void CancelTls() { skip_ = skip_before_tls_; }
 
+  // A session takes over: every read that waits ends (FAILED_PRECONDITION, BOUND). idle() once they
+  // have; WaitIdle waits for that.
+  void EndReads(uint64_t epoch);
+  streams::Task<absl::Status> WaitIdle();
+  // A session reads from `offset` on (none: from the lowest byte kept); nobody may wait in a read.
+  // OUT_OF_RANGE unless it lies within kept_start() to received(). The listener must live until
+  // EndPull, which takes back what the session read and its client did not take.
+  RpcStatus BeginPull(const std::optional<uint64_t>& offset, streams::PullListener* listener);
+  absl::Cord Pull(std::size_t max) { return reader_.Pull(max); }
+  void EndPull(absl::Cord unread);
+  // As BeginTls, for a session that has seen everything below `begin` and gives back what lies from
+  // the upgrade on: decrypted data begins at `begin`.
+  void BeginTlsAt(uint64_t begin, absl::Cord taken_back);
+
   // The next byte a read would return; the lowest byte kept; one past the last received.
   uint64_t next() const { return received() - reader_.buffered(); }
   uint64_t kept_start() const { return next() - kept_.size(); }

@@ -69,6 +69,15 @@ RpcStatus WriteSide::Write(WriteSpec spec) {
   return spec.eof ? WriteEof() : RpcStatus();
 }
 
+absl::Status WriteSide::WriteFromSession(absl::Cord data) {
+  if (eof_) return absl::FailedPreconditionError("Cannot call write() after write_eof()");
+  const std::size_t size = data.size();
+  if (absl::Status status = writer_.Write(std::move(data)); !status.ok()) return status;
+  run_writer_.clear();
+  offset_ += size;
+  return absl::OkStatus();
+}
+
 RpcStatus WriteSide::WriteEof() {
   if (eof_) return RpcStatus();
   if (absl::Status status = writer_.WriteEof(); !status.ok()) {

@@ -38,6 +38,8 @@ class WriteSide {
   // ABORTED (OTHER_WRITER), OUT_OF_RANGE, FAILED_PRECONDITION (WRITE_AFTER_EOF, UNSUPPORTED),
   // RESOURCE_EXHAUSTED (WRITE_BUFFER_FULL).
   RpcStatus Write(WriteSpec spec);
+  // A session's bytes, which its window bounds. kFailedPrecondition behind the stream's end.
+  absl::Status WriteFromSession(absl::Cord data);
   // Idempotent.
   RpcStatus WriteEof();
 

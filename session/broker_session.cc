@@ -24,10 +24,20 @@ google::rpc::Status StatusProto(const absl::Status& status) {
   google::rpc::Status proto;
   proto.set_code(status.raw_code());
   proto.set_message(std::string(status.message()));
+  v1::ErrorDetail detail;
+  detail.set_reason(absl::IsOutOfRange(status) ? v1::OFFSET_OUT_OF_RANGE : v1::SESSION_FAULT);
+  proto.add_details()->PackFrom(detail);
   return proto;
 }
 
 }  // namespace
+
+void ReadMarkLog::EndUpgrade(v1::TlsInfo info) {
+  v1::BrokerFrame frame;
+  *frame.mutable_tls_started()->mutable_tls() = std::move(info);
+  entries.push_back({void_to, std::move(frame)});
+  upgrading = false;
+}
 
 // --- BrokerChannel
 
@@ -46,11 +56,7 @@ void BrokerChannel::OnFlushed() {
   session_->Notify();
 }
 
-void BrokerChannel::OnTlsStarted(v1::TlsInfo info) {
-  v1::BrokerFrame frame;
-  *frame.mutable_tls_started()->mutable_tls() = std::move(info);
-  connection_->read_marks().entries.push_back({out.end().offset, std::move(frame)});
-  connection_->read_marks().upgrading = false;
+void BrokerChannel::OnTlsStarted() {
   if (ApplyHeld()) OnReadable();
 }
 
@@ -100,12 +106,10 @@ void BrokerChannel::Refill(std::size_t max) {
     }
     max = std::min<uint64_t>(max, until);
   }
-  if (max > 0) {
-    absl::Cord bytes = connection_->Read(max);
-    if (!bytes.empty()) {
-      out.Append(std::move(bytes));
-      return;
-    }
+  absl::Cord bytes = connection_->Read(max);
+  if (!bytes.empty()) {
+    out.Append(std::move(bytes));
+    return;
   }
   if (!log.has_eof && connection_->AtEof()) {
     v1::BrokerFrame frame;
@@ -144,9 +148,16 @@ bool BrokerChannel::WriteEnd(FrameWriter* writer) {
   return true;
 }
 
-void BrokerChannel::Apply(absl::Cord bytes) {
-  applied_.offset += bytes.size();
-  if (end_ == nullptr && !closing_) connection_->Write(std::move(bytes));
+bool BrokerChannel::Apply(absl::Cord bytes) {
+  const std::size_t size = bytes.size();
+  if (end_ == nullptr && !closing_) {
+    if (absl::Status status = connection_->Write(std::move(bytes)); !status.ok()) {
+      session_->Fault(this, status);
+      return false;
+    }
+  }
+  applied_.offset += size;
+  return true;
 }
 
 bool BrokerChannel::Apply(const v1::ClientFrame& mark) {
@@ -190,11 +201,8 @@ bool BrokerChannel::ApplyHeld() {
       session_->OnDetach(number);
       return false;
     }
-    if (mark.frame_case() == v1::ClientFrame::FRAME_NOT_SET) {
-      Apply(std::move(bytes));
-    } else if (!Apply(mark)) {
-      return false;
-    }
+    const bool is_data = mark.frame_case() == v1::ClientFrame::FRAME_NOT_SET;
+    if (!(is_data ? Apply(std::move(bytes)) : Apply(mark))) return false;
   }
   session_->mux_.AckLater(this);
   return true;
@@ -209,7 +217,7 @@ void BrokerChannel::LetGo() {
 // --- BrokerSession
 
 void BrokerSession::Notify() {
-  if (on_output_ && mux_.HasOutput()) on_output_();
+  if (on_output_ && (mux_.HasOutput() || mux_.HasPendingAcks())) on_output_();
 }
 
 absl::Status BrokerSession::OnMessage(absl::Cord message, absl::Time now) {
@@ -361,6 +369,15 @@ void BrokerSession::Failed(uint32_t number, google::rpc::Status status) {
   Notify();
 }
 
+void BrokerSession::Closed(uint32_t number, v1::Closed closed) {
+  channels_.erase(number);
+  v1::BrokerFrame frame;
+  *frame.mutable_closed() = std::move(closed);
+  frame.mutable_closed()->set_channel(number);
+  mux_.Control(frame);
+  Notify();
+}
+
 // --- frames of a channel
 
 void BrokerSession::OnData(DataFrame* data) {
@@ -378,8 +395,8 @@ void BrokerSession::OnData(DataFrame* data) {
   if (fresh->empty()) return;
   if (channel->holds()) {
     channel->held_.emplace_back(*std::move(fresh), v1::ClientFrame());
-  } else {
-    channel->Apply(*std::move(fresh));
+  } else if (!channel->Apply(*std::move(fresh))) {
+    return;
   }
   mux_.AckLater(channel);
 }
@@ -391,6 +408,7 @@ void BrokerSession::OnAck(const v1::Ack& ack) {
     Fault(channel, status);
     return;
   }
+  if (channel->connection_ != nullptr) channel->connection_->OnTaken();
   if (channel->end_sent_) {
     if (channel->out.taken() != channel->out.end()) return;
     channel->LetGo();
@@ -464,7 +482,7 @@ BrokerChannel* BrokerSession::Opened(uint32_t number, Binding binding) {
   const auto found = channels_.find(number);
   if (found == channels_.end()) return nullptr;
   BrokerChannel* channel = found->second.get();
-  channel->connection_ = std::move(binding.connection);
+  channel->Connect(std::move(binding.connection));
   channel->opening_ = false;
   channel->in.set_window(binding.window);
   v1::BrokerFrame frame;
@@ -491,7 +509,7 @@ BrokerChannel* BrokerSession::Bound(uint32_t number, Binding binding) {
   }
   const uint64_t edge = found->second->out.edge();
   BrokerChannel* channel = Add(number, binding.read, edge, binding.write, binding.window);
-  channel->connection_ = std::move(binding.connection);
+  channel->Connect(std::move(binding.connection));
   v1::BrokerFrame frame;
   v1::Bound* bound = frame.mutable_bound();
   bound->set_channel(number);
@@ -512,7 +530,7 @@ BrokerChannel* BrokerSession::Accepted(uint32_t listen_channel, Binding binding)
   next_own_number_ += 2;
   // The client grants an edge when it claims the connection.
   BrokerChannel* channel = Add(number, binding.read, 0, binding.write, binding.window);
-  channel->connection_ = std::move(binding.connection);
+  channel->Connect(std::move(binding.connection));
   channel->unclaimed_ = true;
   v1::BrokerFrame frame;
   v1::Accepted* accepted = frame.mutable_accepted();

@@ -30,6 +30,7 @@
 
 namespace sockbroker::session {
 
+class BrokerChannel;
 class BrokerSession;
 
 // The marks of a connection's read stream, by their numbers: the peer's EOF, upgrades. It lives as
@@ -46,6 +47,10 @@ struct ReadMarkLog {
   bool upgrading = false;
   uint64_t void_from = 0;
   uint64_t void_to = 0;
+
+  // There are keys: decrypted data begins at void_to. Whoever has a binding then calls
+  // BrokerChannel::OnTlsStarted.
+  void EndUpgrade(v1::TlsInfo info);
 };
 
 // A connection as a session drives it. The host tells the channel what happens to it: see
@@ -54,8 +59,11 @@ class BrokerConnection {
  public:
   virtual ~BrokerConnection() = default;
 
+  // The first call: `channel` drives it from now on.
+  virtual void OnBinding(BrokerChannel* /*channel*/) {}
+
   // What has arrived, at most `max` bytes, without waiting; empty if there is nothing now. When
-  // there is something again the host calls BrokerChannel::OnReadable.
+  // there is something again the host calls BrokerChannel::OnReadable. 0: the client has no room.
   virtual absl::Cord Read(std::size_t max) = 0;
   // The peer has ended its direction and everything before was read.
   virtual bool AtEof() const = 0;
@@ -63,12 +71,16 @@ class BrokerConnection {
   virtual bool Exhausted() const = 0;
   virtual ReadMarkLog& read_marks() = 0;
 
-  virtual void Write(absl::Cord bytes) = 0;
+  // The client has taken more of what was read: less is retained for it.
+  virtual void OnTaken() {}
+
+  // kFailedPrecondition behind WriteEof.
+  virtual absl::Status Write(absl::Cord bytes) = 0;
   // One past the last byte that the kernel has. When it moves the host calls
   // BrokerChannel::OnFlushed.
   virtual uint64_t Flushed() const = 0;
   virtual void WriteEof() = 0;
-  // `taken_back`: what was read from it but belongs to TLS. BrokerChannel::OnTlsStarted or OnGone
+  // `taken_back`: what was read from it but belongs to TLS. ReadMarkLog::EndUpgrade or OnGone
   // answers.
   virtual void StartTls(const v1::SessionStartTls& request, absl::Cord taken_back) = 0;
   virtual void Close() = 0;
@@ -85,8 +97,8 @@ class BrokerChannel final : public MuxChannel {
   // There may be something to read, or the peer's EOF.
   void OnReadable();
   void OnFlushed();
-  // The upgrade is done; decrypted data is what Read gives from now on.
-  void OnTlsStarted(v1::TlsInfo info);
+  // The upgrade is done, and in the log; decrypted data is what Read gives from now on.
+  void OnTlsStarted();
   // The peer will take no more.
   void OnWriteClosed(google::rpc::Status status);
   // The connection is gone; what Read still gives comes before `closed`.
@@ -114,12 +126,17 @@ class BrokerChannel final : public MuxChannel {
   // What the client sent while its connection was not ready for it: opening, or in a TLS handshake.
   bool upgrading() const { return connection_->read_marks().upgrading; }
   bool holds() const { return connection_ == nullptr || upgrading(); }
-  void Apply(absl::Cord bytes);
+  // False: the bytes were faulty, and the channel is no more.
+  bool Apply(absl::Cord bytes);
   // False: the mark was faulty, and the channel is no more.
   bool Apply(const v1::ClientFrame& mark);
   // False: what was held ended the channel, and it is no more.
   bool ApplyHeld();
   void AddReadMark(v1::BrokerFrame frame);
+  void Connect(std::shared_ptr<BrokerConnection> connection) {
+    connection_ = std::move(connection);
+    connection_->OnBinding(this);
+  }
   bool placeholder() const { return connection_ == nullptr && !opening_; }
   void LetGo();
 
@@ -168,12 +185,19 @@ class BrokerSession {
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
   absl::Cord NextBatch() { return mux_.NextBatch(); }
+  // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay after
+  // this became true.
+  bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
+  void AckPending() {
+    mux_.AckPending();
+    Notify();
+  }
   void OnLinkDown();
   void GoAway(absl::Duration deadline);
 
   const std::string& holder() const { return holder_; }
   std::size_t channels() const { return channels_.size(); }
-  // Calls `notify` when there is output after there was none.
+  // Calls `notify` when there may be output, or acks that wait.
   void set_on_output(std::function<void()> notify) { on_output_ = std::move(notify); }
 
   // --- the host's answers
@@ -192,6 +216,8 @@ class BrokerSession {
   // To Listen: one connection, on a new channel of the broker's.
   BrokerChannel* Accepted(uint32_t listen_channel, Binding binding);
   void Failed(uint32_t channel, google::rpc::Status status);
+  // To Bind: the connection is gone, and nothing of it is left to be read.
+  void Closed(uint32_t channel, v1::Closed closed);
 
  private:
   friend class BrokerChannel;

@@ -131,6 +131,10 @@ void ClientChannel::WriteMark(Position at, FrameWriter* writer) {
 bool ClientChannel::WriteEnd(FrameWriter* writer) {
   if (!detaching_ || detach_sent_) return false;
   detach_sent_ = true;
+  // What was taken is not to be given to whoever comes next.
+  if (in.AckPending(in.consumed())) {
+    writer->AddAck(number, in.consumed(), in.TakeAck(in.consumed()), 0);
+  }
   v1::ClientFrame frame;
   frame.mutable_detach()->set_channel(number);
   writer->Add(frame);
@@ -140,7 +144,7 @@ bool ClientChannel::WriteEnd(FrameWriter* writer) {
 // --- ClientSession
 
 void ClientSession::Notify() {
-  if (up_ && on_output_ && mux_.HasOutput()) on_output_();
+  if (up_ && on_output_ && (mux_.HasOutput() || mux_.HasPendingAcks())) on_output_();
 }
 
 ClientChannel* ClientSession::Add(ClientListener* listener) {

@@ -176,6 +176,14 @@ class ClientSession {
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
   absl::Cord NextBatch() { return mux_.NextBatch(); }
+  // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay after
+  // this became true.
+  bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
+  void AckPending() {
+    mux_.AckPending();
+    Notify();
+  }
+  // Calls `notify` when there may be output, or acks that wait.
   void set_on_output(std::function<void()> notify) { on_output_ = std::move(notify); }
   // The broker asked for no more new connections.
   bool going_away() const { return going_away_; }

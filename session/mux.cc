@@ -6,11 +6,25 @@
 
 namespace sockbroker::session {
 
-void Mux::AckLater(MuxChannel* channel, bool now) {
+void Mux::AckLater(MuxChannel* channel) {
+  MuxChannel::AckEntry& entry = channel->ack;
   const Position taken = channel->Taken();
-  if (!(now ? channel->in.AckPending(taken) : channel->in.AckDue(taken))) return;
-  channel->ack.channel = channel;
-  acks_.Add(&channel->ack);
+  if (entry.hook.linked() && entry.due) return;
+  entry.channel = channel;
+  entry.due = channel->in.AckDue(taken);
+  if (entry.due) {
+    entry.hook.Unlink();
+    acks_.Add(&entry);
+  } else if (channel->in.AckPending(taken)) {
+    pending_acks_.Add(&entry);
+  }
+}
+
+void Mux::AckPending() {
+  while (MuxChannel::AckEntry* entry = pending_acks_.Next()) {
+    entry->due = true;
+    acks_.Add(entry);
+  }
 }
 
 void Mux::Forget(MuxChannel* channel) {

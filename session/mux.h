@@ -23,6 +23,8 @@ namespace sockbroker::session {
 
 inline constexpr std::size_t kTurn = 64 * 1024;
 inline constexpr std::size_t kBatch = 256 * 1024;
+// How long an ack that is not due waits.
+inline constexpr absl::Duration kAckDelay = absl::Milliseconds(40);
 
 // One channel of a session, at either end.
 class MuxChannel {
@@ -62,6 +64,7 @@ class MuxChannel {
   struct AckEntry {
     FairQueueHook hook;
     MuxChannel* channel = nullptr;
+    bool due = false;  // it stands among those that go with the next message
   } ack;
 };
 
@@ -73,10 +76,14 @@ class Mux {
     control_.Add(frame);
   }
   void Ready(MuxChannel* channel) { ready_.Add(channel); }
-  // `now`: though it is not due yet.
-  void AckLater(MuxChannel* channel, bool now = false);
+  // With the next message, if it is due; else with the next AckPending.
+  void AckLater(MuxChannel* channel);
   // Its ack goes out with the control frames, because it will not be there later.
   void AckNow(MuxChannel* channel);
+  // Acks that are not due go too: so that the sender hears of everything in the end. To be called some
+  // 50 ms after HasPendingAcks became true.
+  void AckPending();
+  bool HasPendingAcks() const { return !pending_acks_.empty(); }
   // The link is down: what was to be said on it is void.
   void DropControl() { control_ = FrameWriter(); }
   // It sends nothing any more.
@@ -93,6 +100,7 @@ class Mux {
   FrameWriter control_;
   FairQueue<MuxChannel> ready_;
   FairQueue<MuxChannel::AckEntry> acks_;
+  FairQueue<MuxChannel::AckEntry> pending_acks_;
 };
 
 }  // namespace sockbroker::session

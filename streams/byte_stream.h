@@ -31,6 +31,8 @@ class StreamProtocol {
   // pause_writing, resume_writing: the write buffer went above the high mark; back to the low mark.
   virtual void OnPauseWriting() = 0;
   virtual void OnResumeWriting() = 0;
+  // More of what was buffered has left (see ByteStream::bytes_flushed). Never from inside Write.
+  virtual void OnFlushed() {}
   // connection_lost: the last call. OK after a clean end (Close, Abort, EOF on both sides), else
   // why.
   virtual void OnConnectionLost(const absl::Status& status) = 0;
@@ -54,6 +56,10 @@ class ByteStream {
   // While paused, neither data nor EOF nor a reset is noticed. Idempotent.
   virtual void PauseReading() = 0;
   virtual void ResumeReading() = 0;
+
+  // At most so many bytes come with one OnData, from the next read on. At least 1. Until it is
+  // called: asyncio's 256 KiB.
+  virtual void SetReadSize(std::size_t /*most*/) {}
 
   // Never waits and never fails: errors come in OnConnectionLost. Ignored once lost.
   virtual void Write(absl::Cord data) = 0;

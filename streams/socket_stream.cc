@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <utility>
 
 #include "streams/error.h"
@@ -39,16 +40,19 @@ ssize_t Receive(int fd, iovec* iov, std::size_t count, bool* more) {
   return received;
 }
 
-// Receive, into blocks that become the Cord.
-ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* more) {
-  std::array<internal::Block, kBulkBlocks> blocks;
+// Receive, at most `size` bytes, into blocks that become the Cord.
+ssize_t ReceiveBulk(int fd, std::size_t size, absl::Cord* data, bool* more) {
+  std::array<std::optional<internal::Block>, kBulkBlocks> blocks;
   std::array<iovec, kBulkBlocks> iov;
-  for (std::size_t i = 0; i < kBulkBlocks; ++i) iov[i] = {blocks[i].data(), kBulkBlock};
-  const ssize_t received = Receive(fd, iov.data(), kBulkBlocks, more);
+  std::size_t count = 0;
+  for (std::size_t room = 0; room < size; room += kBulkBlock, ++count) {
+    iov[count] = {blocks[count].emplace().data(), std::min(kBulkBlock, size - room)};
+  }
+  const ssize_t received = Receive(fd, iov.data(), count, more);
   std::size_t left = received > 0 ? static_cast<std::size_t>(received) : 0;
   for (std::size_t i = 0; left > 0; ++i) {
     const std::size_t used = std::min(left, kBulkBlock);
-    data->Append(std::move(blocks[i]).ToCord(used));
+    data->Append(std::move(*blocks[i]).ToCord(used));
     left -= used;
   }
   return received;
@@ -56,8 +60,8 @@ ssize_t ReceiveBulk(int fd, absl::Cord* data, bool* more) {
 
 // Receive, into the loop's scratch, then a copy of just what came: an idle connection holds no
 // buffer.
-ssize_t ReceiveSmall(int fd, char* scratch, absl::Cord* data, bool* more) {
-  iovec room{scratch, kMaxRead};
+ssize_t ReceiveSmall(int fd, char* scratch, std::size_t size, absl::Cord* data, bool* more) {
+  iovec room{scratch, size};
   const ssize_t received = Receive(fd, &room, 1, more);
   if (received > 0) *data = absl::string_view(scratch, static_cast<std::size_t>(received));
   return received;
@@ -85,7 +89,8 @@ SocketStream::SocketStream(EventLoop* loop, Descriptor socket)
     : loop_(loop),
       socket_(std::move(socket)),
       peername_(SocketAddress::OfPeer(socket_.get())),
-      sockname_(SocketAddress::OfLocal(socket_.get())) {}
+      sockname_(SocketAddress::OfLocal(socket_.get())),
+      read_size_(kMaxRead) {}
 
 SocketStream::~SocketStream() {
   // Never started, or lost already.
@@ -124,6 +129,10 @@ void SocketStream::ResumeReading() {
   if (readable_ && reading_) ReadAgainLater();
 }
 
+void SocketStream::SetReadSize(std::size_t most) {
+  read_size_ = std::clamp<std::size_t>(most, 1, kMaxRead);
+}
+
 void SocketStream::ReadAgainLater() {
   if (read_scheduled_) return;
   read_scheduled_ = true;
@@ -138,8 +147,8 @@ void SocketStream::ReadSome() {
   bool more = false;
   ssize_t received;
   do {
-    received = bulk_ ? ReceiveBulk(fd(), &data, &more)
-                     : ReceiveSmall(fd(), loop_->scratch(), &data, &more);
+    received = bulk_ ? ReceiveBulk(fd(), read_size_, &data, &more)
+                     : ReceiveSmall(fd(), loop_->scratch(), read_size_, &data, &more);
   } while (received < 0 && errno == EINTR);
   if (received > 0) {
     bulk_ = static_cast<std::size_t>(received) >= kBulkThreshold;
@@ -163,7 +172,7 @@ void SocketStream::ReadRest() {
   while (true) {
     absl::Cord data;
     bool more = false;
-    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), &data, &more);
+    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), kMaxRead, &data, &more);
     if (received <= 0) return;
     protocol_->OnData(std::move(data));
   }
@@ -211,6 +220,7 @@ bool SocketStream::Send(absl::Cord* data) {
 
 void SocketStream::FlushSome() {
   if (!Send(&unsent_)) return;
+  protocol_->OnFlushed();
   if (writing_paused_ && unsent_.size() <= low_water_) {
     writing_paused_ = false;
     protocol_->OnResumeWriting();

@@ -36,6 +36,7 @@ class SocketStream final : public ByteStream,
   }
   void PauseReading() override;
   void ResumeReading() override;
+  void SetReadSize(std::size_t most) override;
   void Write(absl::Cord data) override;
   std::size_t write_buffer_size() const override { return unsent_.size(); }
   uint64_t bytes_flushed() const override { return bytes_flushed_; }
@@ -88,7 +89,8 @@ class SocketStream final : public ByteStream,
   bool paused_ = false;
   bool read_scheduled_ = false;
   bool read_rest_ = false;  // a send failed: what was received is still to be read
-  bool bulk_ = false;       // the last read was large: read into big chunks, without a copy
+  std::size_t read_size_;
+  bool bulk_ = false;  // the last read was large: read into big chunks, without a copy
 
   absl::Cord unsent_;
   uint64_t bytes_flushed_ = 0;

@@ -35,6 +35,9 @@ void StreamReader::NotifyEof(std::function<void()> callback) {
   core_->NotifyEof(std::move(callback));
 }
 void StreamReader::Unread(absl::Cord data) { core_->Unread(std::move(data)); }
+void StreamReader::BeginPull(PullListener* listener) { core_->BeginPull(listener); }
+absl::Cord StreamReader::Pull(std::size_t max) { return core_->Pull(max); }
+void StreamReader::EndPull() { core_->EndPull(); }
 std::size_t StreamReader::limit() const { return core_->limit(); }
 void StreamReader::set_limit(std::size_t limit) { core_->set_limit(limit); }
 

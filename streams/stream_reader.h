@@ -26,6 +26,18 @@ namespace internal {
 class StreamCore;
 }
 
+// Who forwards a connection's bytes instead of awaiting them is told here. Called from the loop.
+class PullListener {
+ public:
+  // Bytes, the peer's EOF or the connection's end: Pull again.
+  virtual void OnReadable() = 0;
+  // The kernel has more of what was written, though nobody wrote just now.
+  virtual void OnFlushed() = 0;
+
+ protected:
+  ~PullListener() = default;
+};
+
 class StreamReader {
  public:
   // No stream; only assignment and destruction are allowed.
@@ -69,6 +81,13 @@ class StreamReader {
   void NotifyEof(std::function<void()> callback);
   // Puts bytes back in front of the buffer: the next read gives them first.
   void Unread(absl::Cord data);
+  // From here on bytes are received only as Pull asks for them, `limit` means nothing, and nobody
+  // may await a read. The listener must live until EndPull.
+  void BeginPull(PullListener* listener);
+  // What has been received, at most `max` bytes. If that is nothing, at most so many may come now,
+  // and OnReadable follows; 0: nothing may come until the next Pull.
+  absl::Cord Pull(std::size_t max);
+  void EndPull();
   std::size_t limit() const;
   // Takes effect with the next call. At least 1.
   void set_limit(std::size_t limit);

@@ -246,11 +246,11 @@ TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
     // Several records go into one block.
     internal::Block block;
     std::size_t filled = 0;
-    while (filled < internal::Block::kSize) {
+    const std::size_t room = std::min(internal::Block::kSize, max - (plain->size() - before));
+    while (filled < room) {
       std::size_t received = 0;
       ERR_clear_error();
-      result = Examine(
-          SSL_read_ex(ssl_, block.data() + filled, internal::Block::kSize - filled, &received));
+      result = Examine(SSL_read_ex(ssl_, block.data() + filled, room - filled, &received));
       if (result != Result::kDone) break;
       idle_key_updates_ = 0;
       filled += received;
@@ -260,7 +260,7 @@ TlsEngine::Result TlsEngine::Read(absl::Cord* plain, std::size_t max) {
         result = Result::kWantInput;
         break;
       }
-      if (internal::Block::kSize - filled < kRecord) break;
+      if (room - filled < kRecord) break;
     }
     plain->Append(std::move(block).ToCord(filled));
   }

@@ -1,5 +1,6 @@
 #include "streams/tls_stream.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -11,6 +12,8 @@ namespace {
 
 // At most so much is decrypted in one turn, as at most so much is received.
 constexpr std::size_t kMaxRead = 256 * 1024;
+// The largest record, and a little.
+constexpr std::size_t kRecord = 17 * 1024;
 
 }  // namespace
 
@@ -38,6 +41,7 @@ TlsStream::TlsStream(EventLoop* loop, std::shared_ptr<ByteStream> lower,
                                                ": aborting the connection")));
                }
              }),
+      read_size_(kMaxRead),
       base_(lower_->bytes_flushed() + lower_->write_buffer_size()) {}
 
 void TlsStream::Start(std::shared_ptr<StreamProtocol> protocol) {
@@ -52,6 +56,7 @@ void TlsStream::StartUpgrade(std::shared_ptr<StreamProtocol> protocol, absl::Cor
   // The stream below tells us of its room from now on; whoever waits for it above hears it from us.
   lower_writing_paused_ = writing_paused_ = writing_paused;
   lower_->SetProtocol(shared_from_this());
+  lower_->SetReadSize(kMaxRead);
   lower_->ResumeReading();
   engine_->FeedCiphertext(std::move(received));
   BeginHandshake();
@@ -77,6 +82,7 @@ void TlsStream::ContinueHandshake() {
     timer_.Cancel();
     handshake_.WakeAll();
     EncryptPending();
+    protocol_->OnFlushed();
   } else if (result == TlsEngine::Result::kError) {
     FailWith(engine_->error());
   } else if (result == TlsEngine::Result::kClosed || lower_eof_) {
@@ -134,7 +140,7 @@ bool TlsStream::OnEof() {
 // --- reading
 
 TlsEngine::Result TlsStream::Decrypt(absl::Cord* plain) {
-  const TlsEngine::Result result = engine_->Read(plain, kMaxRead);
+  const TlsEngine::Result result = engine_->Read(plain, read_size_);
   const std::size_t kept = cipher_.size();
   FlushCiphertext();
   if (result == TlsEngine::Result::kError) return result;
@@ -192,12 +198,19 @@ void TlsStream::ResumeReading() {
   PumpLater();
 }
 
+void TlsStream::SetReadSize(std::size_t most) {
+  read_size_ = std::clamp<std::size_t>(most, 1, kMaxRead);
+  lower_->SetReadSize(std::max(read_size_, kRecord));
+}
+
 void TlsStream::ControlReading() {
   const std::size_t pending = engine_->ciphertext_pending();
-  if (!lower_reading_paused_ && pending > kCiphertextHighWater) {
+  // Who wants little at a time wants little to wait here, too.
+  const std::size_t high_water = std::min(kCiphertextHighWater, 2 * std::max(read_size_, kRecord));
+  if (!lower_reading_paused_ && pending > high_water) {
     lower_reading_paused_ = true;
     lower_->PauseReading();
-  } else if (lower_reading_paused_ && pending <= kCiphertextLowWater) {
+  } else if (lower_reading_paused_ && pending <= std::min(kCiphertextLowWater, high_water)) {
     lower_reading_paused_ = false;
     lower_->ResumeReading();
   }
@@ -253,6 +266,7 @@ void TlsStream::OnResumeWriting() {
   if (lost_ || aborted_) return;
   FlushCiphertext();
   ControlWriting();
+  protocol_->OnFlushed();
   if (shutting_down_) Pump();
 }
 

@@ -68,6 +68,7 @@ class TlsStream final : public ByteStream,
   void SetProtocol(std::shared_ptr<StreamProtocol> protocol) override;
   void PauseReading() override;
   void ResumeReading() override;
+  void SetReadSize(std::size_t most) override;
   void Write(absl::Cord data) override;
   std::size_t write_buffer_size() const override { return plain_.size() + cipher_.size(); }
   // Whole records count: what was written in one that has not left in full has not left.
@@ -87,6 +88,7 @@ class TlsStream final : public ByteStream,
   bool OnEof() override;
   void OnPauseWriting() override;
   void OnResumeWriting() override;
+  void OnFlushed() override { protocol_->OnFlushed(); }
   void OnConnectionLost(const absl::Status& status) override;
 
  private:
@@ -128,6 +130,7 @@ class TlsStream final : public ByteStream,
   WaitQueue handshake_;
   Timer timer_;  // of the handshake, then of the shutdown
 
+  std::size_t read_size_;
   bool reading_paused_ = false;  // by the protocol above
   bool lower_reading_paused_ = false;
   bool lower_eof_ = false;

@@ -21,6 +21,11 @@ absl::StatusOr<Connection> MakeConnection(EventLoop* loop, std::shared_ptr<ByteS
 }
 
 namespace internal {
+namespace {
+
+constexpr std::size_t kUnboundedRead = ~std::size_t{0};
+
+}  // namespace
 
 WriterHandle::~WriterHandle() { core->Close(/*discard_pending=*/false); }
 
@@ -54,8 +59,14 @@ absl::Status StreamCore::PrepareToWait(absl::string_view caller) {
   return absl::OkStatus();
 }
 
+void StreamCore::PauseReading() {
+  if (reading_paused_) return;
+  reading_paused_ = true;
+  stream_->PauseReading();
+}
+
 void StreamCore::MaybeResumeReading() {
-  if (reading_paused_ && buffer_.size() <= limit_) {
+  if (reading_paused_ && buffer_.size() <= limit_ && puller_ == nullptr) {
     reading_paused_ = false;
     stream_->ResumeReading();
   }
@@ -195,9 +206,35 @@ void StreamCore::set_limit(std::size_t limit) {
   MaybeResumeReading();
 }
 
+void StreamCore::BeginPull(PullListener* listener) {
+  puller_ = listener;
+  PauseReading();
+}
+
+absl::Cord StreamCore::Pull(std::size_t max) {
+  if (!buffer_.empty() || max == 0) {
+    PauseReading();
+    return max == 0 ? absl::Cord() : Take(max);
+  }
+  stream_->SetReadSize(max);
+  if (std::exchange(reading_paused_, false)) stream_->ResumeReading();
+  return absl::Cord();
+}
+
+void StreamCore::EndPull() {
+  puller_ = nullptr;
+  stream_->SetReadSize(kUnboundedRead);
+  MaybeResumeReading();
+}
+
 void StreamCore::OnData(absl::Cord data) {
   bytes_received_ += data.size();
   buffer_.Append(std::move(data));
+  if (puller_ != nullptr) {
+    PauseReading();
+    puller_->OnReadable();
+    return;
+  }
   data_.WakeAll();
   if (!reading_paused_ && buffer_.size() > 2 * limit_) {
     reading_paused_ = true;
@@ -208,6 +245,7 @@ void StreamCore::OnData(absl::Cord data) {
 bool StreamCore::OnEof() {
   eof_ = true;
   data_.WakeAll();
+  if (puller_ != nullptr) puller_->OnReadable();
   if (on_eof_) std::exchange(on_eof_, nullptr)();
   return true;
 }
@@ -242,6 +280,10 @@ Task<absl::Status> StreamCore::Drain(std::shared_ptr<StreamCore> core) {
     co_return absl::OkStatus();
   }
   co_return co_await core->drained_.Wait();
+}
+
+void StreamCore::OnFlushed() {
+  if (puller_ != nullptr) puller_->OnFlushed();
 }
 
 void StreamCore::OnPauseWriting() { writing_paused_ = true; }
@@ -290,6 +332,7 @@ Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
   core->reading_paused_ = false;
   auto tls = TlsStream::Create(core->loop_, core->stream_, *std::move(engine), options.stream);
   core->stream_ = tls;
+  if (core->puller_ != nullptr) core->PauseReading();
   tls->StartUpgrade(core, std::move(received), core->writing_paused_);
   const absl::Status status = co_await TlsStream::WaitHandshake(tls);
   core->upgrading_ = false;

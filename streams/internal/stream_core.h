@@ -49,6 +49,9 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   void Abort(absl::Status reason);
   void Unread(absl::Cord data);
   void NotifyEof(std::function<void()> callback);
+  void BeginPull(PullListener* listener);
+  absl::Cord Pull(std::size_t max);
+  void EndPull();
   void set_limit(std::size_t limit);
   void set_close_timeout(absl::Duration timeout);
 
@@ -68,6 +71,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   // StreamProtocol.
   void OnData(absl::Cord data) override;
   bool OnEof() override;
+  void OnFlushed() override;
   void OnPauseWriting() override;
   void OnResumeWriting() override;
   void OnConnectionLost(const absl::Status& status) override;
@@ -77,6 +81,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   // that a read of more than twice the limit can't deadlock.
   absl::Status PrepareToWait(absl::string_view caller);
   void MaybeResumeReading();
+  void PauseReading();
   // EOF came before what was asked for. After an error that followed the EOF, what is buffered
   // comes first.
   bool EndsIncomplete() const { return eof_ && (error_.ok() || !buffer_.empty()); }
@@ -93,6 +98,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   bool reading_paused_ = false;
   absl::Status error_;  // what ended the connection, if an error did
   WaitQueue data_;      // at most one waiter
+  PullListener* puller_ = nullptr;
 
   // Writing and the end.
   bool write_eof_ = false;

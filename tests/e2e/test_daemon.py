@@ -68,6 +68,10 @@ def test_health_and_reflection_are_served(broker):
     answer = next(iter(reflect(iter([b"\x3a\x01*"]), timeout=PATIENCE)))
     assert b"sockbroker.v1.SocketBroker" in answer
     assert b"grpc.health.v1.Health" in answer
+    # ServerReflectionRequest{file_containing_symbol: "sockbroker.v1.SocketBroker"}: what grpcurl asks next
+    symbol = b"sockbroker.v1.SocketBroker"
+    answer = next(iter(reflect(iter([b"\x22" + bytes([len(symbol)]) + symbol]), timeout=PATIENCE)))
+    assert b"OpenUnixConnection" in answer and b"Session" in answer
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"])

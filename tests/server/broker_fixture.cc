@@ -168,15 +168,18 @@ void BrokerFixture::SetUp() {
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &loopback_port);
   server_ = builder.BuildAndStart();
   ASSERT_NE(server_, nullptr);
-  stub_ =
-      v1::SocketBroker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
-  loopback_stub_ = v1::SocketBroker::NewStub(grpc::CreateChannel(
-      "127.0.0.1:" + std::to_string(loopback_port), grpc::InsecureChannelCredentials()));
+  channel_ = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  stub_ = v1::SocketBroker::NewStub(channel_);
+  loopback_channel_ = grpc::CreateChannel("127.0.0.1:" + std::to_string(loopback_port),
+                                          grpc::InsecureChannelCredentials());
+  loopback_stub_ = v1::SocketBroker::NewStub(loopback_channel_);
 }
 
 void BrokerFixture::TearDown() {
   stub_.reset();
+  channel_.reset();
   loopback_stub_.reset();
+  loopback_channel_.reset();
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
   server_.reset();
   broker_.reset();

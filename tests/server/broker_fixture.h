@@ -172,8 +172,10 @@ class BrokerFixture : public ::testing::Test {
   std::unique_ptr<DescriptorBudget> budget_;
   std::unique_ptr<Broker> broker_;
   std::unique_ptr<grpc::Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::SocketBroker::Stub> stub_;
   // The same broker through TCP on loopback: another principal.
+  std::shared_ptr<grpc::Channel> loopback_channel_;
   std::unique_ptr<v1::SocketBroker::Stub> loopback_stub_;
   TemporaryDirectory directory_;
   Listener listener_;

@@ -55,7 +55,7 @@ class Socket final : public BrokerConnection, public std::enable_shared_from_thi
   }
   bool Exhausted() const override { return unread_.empty() && (gone || AtEof()); }
   ReadMarkLog& read_marks() override { return marks_; }
-  void Write(absl::Cord bytes) override;
+  absl::Status Write(absl::Cord bytes) override;
   uint64_t Flushed() const override { return flushed_; }
   void WriteEof() override;
   void StartTls(const v1::SessionStartTls& request, absl::Cord taken_back) override;
@@ -301,20 +301,29 @@ std::string Socket::TakeRaw(std::size_t max) {
   return bytes;
 }
 
-void Socket::Write(absl::Cord bytes) {
+absl::Status Socket::Write(absl::Cord bytes) {
   for (const char byte : bytes.Chars()) {
-    if (byte == kPoison) return world_->Fail("a fenced client's byte reached the peer");
-    if (eof_written_) return world_->Fail("bytes behind the client's eof");
+    if (byte == kPoison) {
+      world_->Fail("a fenced client's byte reached the peer");
+      return absl::OkStatus();
+    }
+    if (eof_written_) {
+      world_->Fail("bytes behind the client's eof");
+      return absl::OkStatus();
+    }
     if (byte != Pattern(id_, 'c', written_)) {
-      return world_->Fail(absl::StrCat("connection ", id_, ": byte ", written_,
-                                       " of the client's stream is wrong or out of order"));
+      world_->Fail(absl::StrCat("connection ", id_, ": byte ", written_,
+                                " of the client's stream is wrong or out of order"));
+      return absl::OkStatus();
     }
     if (script_.tls && !tls_started_ && !in_handshake_ && written_ >= script_.client_plain) {
-      return world_->Fail("a byte that was to be protected went out in clear");
+      world_->Fail("a byte that was to be protected went out in clear");
+      return absl::OkStatus();
     }
     written_++;
   }
   world_->result.bytes += static_cast<int64_t>(bytes.size());
+  return absl::OkStatus();
 }
 
 void Socket::WriteEof() {
@@ -346,7 +355,8 @@ void Socket::ContinueHandshake() {
   }
   in_handshake_ = false;
   tls_started_ = true;
-  channel->OnTlsStarted({});
+  marks_.EndUpgrade({});
+  channel->OnTlsStarted();
 }
 
 void Socket::Unbind(Position read, absl::Cord unread, Position write) {
@@ -708,12 +718,14 @@ void World::StepLink(Client* client) {
   }
   switch (Below(4)) {
     case 0:
+      if (OneIn(8)) client->session.AckPending();
       if (client->session.HasOutput() && client->to_broker.size() < 4) {
         absl::Cord message = client->session.NextBatch();
         if (!message.empty()) client->to_broker.push_back(std::move(message));
       }
       break;
     case 1:
+      if (OneIn(8)) client->broker->AckPending();
       if (client->broker->HasOutput() && client->to_client.size() < 4) {
         absl::Cord message = client->broker->NextBatch();
         if (!message.empty()) client->to_client.push_back(std::move(message));

@@ -1,0 +1,129 @@
+// SessionCall: one Session stream on gRPC: frames to the frame logic (session/) and back, and what
+// frames ask for: opening, binding, accepting.
+//
+//   return SessionCall::Start(core, PrincipalOf(*context, options));
+//
+// It lives on one loop. gRPC's reactions only post to it; what one round of the loop produced is
+// written once, at its end. The loop is chosen by the first connection or server that a frame
+// names, so that traffic crosses no second loop.
+#pragma once
+
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/cord.h"
+#include "server/broker_core.h"
+#include "server/creation.h"
+#include "server/errors.h"
+#include "server/principal.h"
+#include "session/broker_session.h"
+#include "streams/cancel.h"
+#include "streams/task.h"
+
+namespace sockbroker::server {
+
+class ConnectionRecord;
+class ServerRecord;
+class SessionConnection;
+
+class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                          private session::BrokerSession::Host,
+                          public std::enable_shared_from_this<SessionCall> {
+ public:
+  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
+  static Reactor* Start(BrokerCore* core, std::shared_ptr<const Principal> principal);
+  ~SessionCall() override;
+
+  // The broker drains: tells the client. Any thread.
+  void GoAway(absl::Duration deadline);
+  // Ends the stream, once everything that was to be said is. Any thread.
+  void End(RpcStatus status);
+
+ private:
+  SessionCall(BrokerCore* core, std::shared_ptr<const Principal> principal);
+
+  // gRPC's threads.
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+  // Runs `function` on the session's loop, whichever that is by then.
+  template <typename Function>
+  void OnLoop(Function function);
+
+  // The loop's.
+  streams::EventLoop* loop() const { return loop_.load(std::memory_order_relaxed); }
+  void OnMessage(absl::Cord message, bool read_next);
+  // The loop of what the message names first; null: it names nothing yet.
+  streams::EventLoop* PlaceOf(const absl::Cord& message) const;
+  void OnOutput();
+  void Flush();
+  // The client has gone, or must go: every connection goes back to its lease.
+  void Disconnect(RpcStatus status);
+  void FinishIfIdle();
+
+  // BrokerSession::Host.
+  void Open(v1::Open request) override;
+  void Bind(v1::Bind request, const std::string& holder) override;
+  void Listen(v1::Listen request) override;
+  void StopListening(uint32_t channel) override;
+  void Claimed(session::BrokerConnection* connection) override;
+  uint64_t GrowWindow(session::BrokerConnection* connection, uint64_t window) override;
+
+  struct Opening {
+    std::shared_ptr<CreationAttempt> attempt;
+    uint64_t waiter = 0;
+    bool ours = false;  // no earlier request has begun it
+    bool repeatable = false;
+  };
+  struct Listening {
+    std::shared_ptr<ServerRecord> server;
+    uint32_t credits = 0;
+    std::size_t acceptors = 0;
+    streams::CancelSource cancel;
+  };
+
+  void OnOpened(uint32_t channel, const CreationOutcome& outcome);
+  void Refuse(uint32_t channel, const RpcStatus& status);
+  static streams::Task<void> RunBind(std::shared_ptr<SessionCall> self, v1::Bind request,
+                                     bool reopened);
+  // Binds, or says why not. `reopened`: the Open that made it was repeated.
+  streams::Task<RpcStatus> TryBind(std::shared_ptr<ConnectionRecord> record, v1::Bind request,
+                                   bool reopened);
+  // Whose turn it is: docs/session.md.
+  RpcStatus CheckTurn(ConnectionRecord& record, const v1::Bind& request, bool reopened) const;
+  static streams::Task<void> AcceptSome(std::shared_ptr<SessionCall> self, uint32_t channel,
+                                        std::shared_ptr<Listening> listening);
+
+  BrokerCore* const core_;
+  const std::shared_ptr<const Principal> principal_;
+  std::atomic<streams::EventLoop*> loop_;
+  std::atomic<bool> placed_{false};  // the loop is chosen
+  std::atomic<int> unprocessed_{0};  // messages handed over and not processed
+
+  grpc::ByteBuffer received_;  // gRPC's while a read is under way
+  grpc::ByteBuffer sending_;   // gRPC's while a write is
+
+  session::BrokerSession session_;
+  absl::flat_hash_map<uint32_t, Opening> openings_;
+  absl::flat_hash_map<uint32_t, std::shared_ptr<Listening>> listening_;
+  streams::CancelSource binds_;
+  bool flush_scheduled_ = false;
+  bool acks_scheduled_ = false;
+  bool writing_ = false;
+  bool disconnected_ = false;
+  bool ending_ = false;  // once everything is said
+  bool finished_ = false;
+  RpcStatus status_;  // to finish with
+
+  std::shared_ptr<SessionCall> self_;  // gRPC's share
+};
+
+}  // namespace sockbroker::server

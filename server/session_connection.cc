@@ -1,0 +1,122 @@
+#include "server/session_connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sockbroker::server {
+
+using session::Position;
+
+RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
+                                   session::BrokerSession::Binding* binding) {
+  SessionMemory& memory = record_->session_memory();
+  const session::ReadMarkLog& log = memory.read_marks;
+  std::optional<uint64_t> offset;
+  if (client.read.has_value()) {
+    offset = client.read->offset;
+    // A client that lost the link during an upgrade: what lies between belongs to TLS.
+    if (*offset >= log.void_from && *offset < log.void_to) offset = log.void_to;
+  }
+  if (RpcStatus status = record_->reads().BeginPull(offset, this); !status.ok()) return status;
+  Position from{record_->reads().next(), 0};
+  const auto stands_before = [&](const auto& mark) { return mark.offset < from.offset; };
+  from.marks =
+      static_cast<uint32_t>(std::count_if(log.entries.begin(), log.entries.end(), stands_before));
+  if (client.knows_marks && client.read.has_value()) {
+    // Those that stand right here it may have passed or not.
+    const uint32_t passed = client.read->marks;
+    if (passed > log.entries.size() ||
+        (passed > from.marks && log.entries[passed - 1].offset > from.offset)) {
+      record_->reads().EndPull({});
+      return RpcStatus(grpc::StatusCode::OUT_OF_RANGE, v1::OFFSET_OUT_OF_RANGE,
+                       absl::StrCat(passed, " marks don't go with offset ", from.offset));
+    }
+    from.marks = std::max(from.marks, passed);
+  }
+  memory.read = from;
+  memory.holder = client.holder;
+  memory.attempt = client.attempt;
+  flushed_ = record_->writes().flushed();
+  binding->epoch = record_->BeginBinding(this);
+  binding->connection = shared_from_this();
+  binding->info = record_->Snapshot();
+  binding->read = from;
+  binding->write = {record_->writes().offset(), memory.write_marks};
+  binding->window = window;
+  return RpcStatus();
+}
+
+void SessionConnection::OnBinding(session::BrokerChannel* channel) {
+  channel_ = channel;
+  // Offered, it is not claimed yet.
+  if (!record_->unclaimed()) use_.emplace(record_->BeginCall());
+}
+
+void SessionConnection::Claim() { use_.emplace(record_->BeginCall()); }
+
+void SessionConnection::TellIfGone() {
+  if (record_->state() == ConnectionRecord::State::kLost) OnGone();
+}
+
+void SessionConnection::Cancel() {
+  const SessionMemory& memory = record_->session_memory();
+  Unbind(memory.read, absl::Cord(), {record_->writes().offset(), memory.write_marks});
+}
+
+void SessionConnection::Fence() { channel_->Fence(record_->epoch() + 1); }
+
+absl::Cord SessionConnection::Read(std::size_t max) { return record_->reads().Pull(max); }
+
+bool SessionConnection::Exhausted() const {
+  return record_->reads().buffered() == 0 &&
+         (AtEof() || record_->state() == ConnectionRecord::State::kLost);
+}
+
+absl::Status SessionConnection::Write(absl::Cord bytes) {
+  if (absl::Status status = record_->writes().WriteFromSession(std::move(bytes)); !status.ok()) {
+    return status;
+  }
+  // The kernel took it at once, or some of it.
+  OnFlushed();
+  return absl::OkStatus();
+}
+
+void SessionConnection::StartTls(const v1::SessionStartTls& request, absl::Cord taken_back) {
+  record_->StartTlsFromSession(request, read_marks().void_to, std::move(taken_back));
+}
+
+void SessionConnection::Unbind(Position read, absl::Cord unread, Position write) {
+  const std::shared_ptr<ConnectionRecord> record = record_;
+  SessionMemory& memory = record->session_memory();
+  memory.read = read;
+  memory.write_marks = write.marks;
+  record->reads().EndPull(std::move(unread));
+  channel_ = nullptr;
+  use_.reset();
+  record->EndBinding();
+}
+
+void SessionConnection::OnGone() {
+  if (channel_ == nullptr) return;
+  const RpcStatus loss = record_->LossError();
+  if (!loss.ok() && !Exhausted()) channel_->OnWriteClosed(loss.ToProto());
+  channel_->OnGone(record_->ClosedFrame());
+}
+
+void SessionConnection::OnTlsStarted() {
+  if (channel_ != nullptr) channel_->OnTlsStarted();
+}
+
+void SessionConnection::OnReadable() {
+  if (channel_ != nullptr) channel_->OnReadable();
+}
+
+void SessionConnection::OnFlushed() {
+  const uint64_t flushed = record_->writes().flushed();
+  if (channel_ == nullptr || flushed == std::exchange(flushed_, flushed)) return;
+  channel_->OnFlushed();
+}
+
+}  // namespace sockbroker::server
