@@ -185,8 +185,8 @@ class BrokerSession {
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
   absl::Cord NextBatch() { return mux_.NextBatch(); }
-  // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay after
-  // this became true.
+  // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay
+  // after this became true.
   bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
   void AckPending() {
     mux_.AckPending();

@@ -80,8 +80,8 @@ class Mux {
   void AckLater(MuxChannel* channel);
   // Its ack goes out with the control frames, because it will not be there later.
   void AckNow(MuxChannel* channel);
-  // Acks that are not due go too: so that the sender hears of everything in the end. To be called some
-  // 50 ms after HasPendingAcks became true.
+  // Acks that are not due go too: so that the sender hears of everything in the end. To be called
+  // some 50 ms after HasPendingAcks became true.
   void AckPending();
   bool HasPendingAcks() const { return !pending_acks_.empty(); }
   // The link is down: what was to be said on it is void.
