@@ -56,6 +56,11 @@ class ByteStream {
   // While paused, neither data nor EOF nor a reset is noticed. Idempotent.
   virtual void PauseReading() = 0;
   virtual void ResumeReading() = 0;
+  // The application has taken so many bytes of what OnData gave. For streams whose sender is paced
+  // by it, and forgets only what was taken; a socket has its kernel for that.
+  virtual void OnConsumed(std::size_t /*bytes*/) {}
+  // A read waits for more though so many bytes are buffered: such a stream must let more come.
+  virtual void OnReadBlocked(std::size_t /*buffered*/) {}
 
   // At most so many bytes come with one OnData, from the next read on. At least 1. Until it is
   // called: asyncio's 256 KiB.

@@ -38,6 +38,7 @@ void StreamReader::Unread(absl::Cord data) { core_->Unread(std::move(data)); }
 void StreamReader::BeginPull(PullListener* listener) { core_->BeginPull(listener); }
 absl::Cord StreamReader::Pull(std::size_t max) { return core_->Pull(max); }
 void StreamReader::EndPull() { core_->EndPull(); }
+absl::Cord StreamReader::TakeBack() { return core_->TakeBack(); }
 std::size_t StreamReader::limit() const { return core_->limit(); }
 void StreamReader::set_limit(std::size_t limit) { core_->set_limit(limit); }
 

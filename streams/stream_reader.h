@@ -88,6 +88,8 @@ class StreamReader {
   // and OnReadable follows; 0: nothing may come until the next Pull.
   absl::Cord Pull(std::size_t max);
   void EndPull();
+  // Takes out what is buffered as if it had never come: it is not this stream's after all.
+  absl::Cord TakeBack();
   std::size_t limit() const;
   // Takes effect with the next call. At least 1.
   void set_limit(std::size_t limit);

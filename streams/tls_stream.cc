@@ -127,6 +127,7 @@ void TlsStream::Pump() {
 }
 
 void TlsStream::OnData(absl::Cord data) {
+  lower_->OnConsumed(data.size());
   engine_->FeedCiphertext(std::move(data));
   Pump();
 }

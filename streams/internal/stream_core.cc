@@ -56,6 +56,7 @@ absl::Status StreamCore::PrepareToWait(absl::string_view caller) {
     reading_paused_ = false;
     stream_->ResumeReading();
   }
+  if (!buffer_.empty()) stream_->OnReadBlocked(buffer_.size());
   return absl::OkStatus();
 }
 
@@ -81,6 +82,9 @@ absl::Cord StreamCore::Take(std::size_t n) {
     taken = buffer_.Subcord(0, n);
     buffer_.RemovePrefix(n);
   }
+  const std::size_t again = std::min(unread_, taken.size());
+  unread_ -= again;
+  if (taken.size() > again) stream_->OnConsumed(taken.size() - again);
   MaybeResumeReading();
   return taken;
 }
@@ -189,8 +193,16 @@ Task<absl::StatusOr<absl::Cord>> StreamCore::ReadExactly(std::shared_ptr<StreamC
 
 void StreamCore::Unread(absl::Cord data) {
   if (data.empty()) return;
+  unread_ += data.size();
   buffer_.Prepend(data);
   data_.WakeAll();
+}
+
+absl::Cord StreamCore::TakeBack() {
+  absl::Cord received = std::exchange(buffer_, absl::Cord());
+  bytes_received_ -= received.size();
+  unread_ = 0;
+  return received;
 }
 
 void StreamCore::NotifyEof(std::function<void()> callback) {
@@ -326,9 +338,8 @@ Task<absl::Status> StreamCore::StartTls(std::shared_ptr<StreamCore> core,
   // and none that is written later goes out in clear. What was written before stands in front of
   // the handshake, in the stream below; asyncio drains it first, which would leave a gap.
   core->upgrading_ = true;
-  absl::Cord received = std::move(core->buffer_);
-  core->buffer_.Clear();
-  core->bytes_received_ -= received.size();
+  absl::Cord received = core->TakeBack();
+  core->stream_->OnConsumed(received.size());
   core->reading_paused_ = false;
   auto tls = TlsStream::Create(core->loop_, core->stream_, *std::move(engine), options.stream);
   core->stream_ = tls;

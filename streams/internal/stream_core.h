@@ -48,6 +48,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   void Close(bool discard_pending);
   void Abort(absl::Status reason);
   void Unread(absl::Cord data);
+  absl::Cord TakeBack();
   void NotifyEof(std::function<void()> callback);
   void BeginPull(PullListener* listener);
   absl::Cord Pull(std::size_t max);
@@ -93,6 +94,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   // Reading.
   std::size_t limit_;
   absl::Cord buffer_;
+  std::size_t unread_ = 0;  // at the buffer's front: what was taken once, and put back
   uint64_t bytes_received_ = 0;
   bool eof_ = false;
   bool reading_paused_ = false;
