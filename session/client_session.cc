@@ -65,8 +65,22 @@ void ClientChannel::Close() {
 }
 
 void ClientChannel::Abort() {
+  if (state_ == State::kNew) {
+    google::rpc::Status status;
+    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
+    status.set_message("aborted before anybody was asked");
+    const std::unique_ptr<ClientChannel> owner = session_->Remove(this);
+    listener_->OnFailed(status);
+    return;
+  }
   aborted_ = true;
-  if (number == 0) return;  // said as soon as it is bound
+  // A broker that has not answered yet has nothing to abort, unless it is an Open of its own: then
+  // it forgets it.
+  const bool opening = state_ == State::kWaiting && handle_.empty() && !asked_before_;
+  if (state_ == State::kBound || opening) SayAbort();
+}
+
+void ClientChannel::SayAbort() {
   v1::ClientFrame frame;
   frame.mutable_close()->set_channel(number);
   frame.mutable_close()->set_abort(true);
@@ -234,7 +248,7 @@ void ClientSession::OnLinkUp() {
 }
 
 void ClientSession::OnLinkDown() {
-  up_ = welcome_ = false;
+  up_ = welcome_ = going_away_ = false;
   next_number_ = 1;
   by_number_.clear();
   listening_by_number_.clear();
@@ -276,6 +290,15 @@ void ClientSession::OnWelcome(const v1::Welcome& welcome) {
 }
 
 void ClientSession::Ask(ClientChannel* channel) {
+  if (channel->aborted_ && channel->handle_.empty()) {
+    // It was given up before its answer came: asking again would only open another.
+    google::rpc::Status status;
+    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
+    status.set_message("aborted before the broker answered");
+    const std::unique_ptr<ClientChannel> owner = Remove(channel);
+    owner->listener_->OnFailed(status);
+    return;
+  }
   if (channel->open_.has_value() && channel->handle_.empty() &&
       channel->state_ != ClientChannel::State::kNew && RequestId(*channel->open_).empty()) {
     google::rpc::Status status;
@@ -320,7 +343,6 @@ void ClientSession::Ask(ClientChannel* channel) {
   channel->state_ = ClientChannel::State::kWaiting;
   mux_.Control(frame);
   if (channel->MaySpeak()) mux_.Ready(channel);
-  if (channel->aborted_) channel->Abort();
   Notify();
 }
 
@@ -454,6 +476,7 @@ void ClientSession::OnBound(const v1::Bound& bound) {
   mux_.Ready(channel);
   // An edge counted from where the broker stands.
   mux_.AckNow(channel);
+  if (channel->aborted_) channel->SayAbort();
   channel->listener_->OnBound(bound.connection(), bound.epoch());
 }
 
@@ -489,7 +512,10 @@ absl::Status ClientSession::OnFrame(v1::BrokerFrame* frame) {
         (void)(channel->asked_before_
                    ? channel->out.Rewind({}, frame->opened().edge())
                    : channel->out.OnAck(channel->out.taken(), frame->opened().edge()));
+        // The handle says all that is needed from now on.
+        channel->open_.reset();
         mux_.Ready(channel);
+        if (channel->aborted_) channel->SayAbort();
         channel->listener_->OnBound(frame->opened().connection(), channel->epoch_);
       }
       break;
@@ -537,7 +563,8 @@ absl::Status ClientSession::OnFrame(v1::BrokerFrame* frame) {
     case Frame::kClosed:
       if (ClientChannel* channel = Find(frame->closed().channel())) {
         channel->closed_ = frame->closed();
-        channel->FinishIfConsumed();
+        if (channel->in.waiting() > 0) channel->listener_->OnEnding(frame->closed());
+        if (Find(frame->closed().channel()) == channel) channel->FinishIfConsumed();
       }
       break;
     case Frame::kFailed:

@@ -49,8 +49,13 @@ class ClientListener {
   virtual void OnTlsStarted(const v1::TlsInfo& info) = 0;
   // The broker has taken more of what was written (see unacked), or its kernel has (flushed).
   virtual void OnProgress() = 0;
+  // Some of what was written has gone into a message: there is less that waits for the window.
+  virtual void OnSent() {}
   // The peer takes no more. Data may still come.
   virtual void OnWriteClosed(const google::rpc::Status& status) = 0;
+  // The connection has ended, and all that came from it was given; OnClosed follows when the last
+  // of it was consumed.
+  virtual void OnEnding(const v1::Closed& /*closed*/) {}
 
   // The last call, one of these. The channel is gone when it returns.
   // The connection has ended, and everything that came before was consumed. May come from inside
@@ -82,7 +87,8 @@ class ClientChannel final : public MuxChannel {
   void StartTls(v1::TlsOptions options, v1::StartTlsRequest::Side side);
   // Flushes, then closes: OnClosed follows.
   void Close();
-  // At once, by RST.
+  // At once, by RST. Of a channel that no stream has carried yet nothing is left: OnFailed comes
+  // from inside the call.
   void Abort();
   // Leaves the connection to its lease, behind what was written: OnDetached follows.
   void Detach();
@@ -94,11 +100,16 @@ class ClientChannel final : public MuxChannel {
   // Written and not yet taken by the broker; one past the last byte that its kernel is known to
   // have.
   uint64_t unacked() const { return out.end().offset - out.taken().offset; }
+  // Of that, what no message of this stream has carried yet: the window holds it back, or the link
+  // is down.
+  uint64_t unsent() const { return out.end().offset - out.sent().offset; }
   uint64_t flushed() const { return flushed_; }
   Position written() const { return out.end(); }
   uint64_t epoch() const { return epoch_; }
   const std::string& handle() const { return handle_; }
   bool bound() const { return state_ == State::kBound; }
+  // A stream has carried its Open or Bind.
+  bool asked() const { return state_ != State::kNew; }
 
  private:
   friend class ClientSession;
@@ -114,11 +125,13 @@ class ClientChannel final : public MuxChannel {
         listener_(listener) {}
 
   void Refill(std::size_t) override {}
+  void OnSent() override { listener_->OnSent(); }
   void WriteMark(Position at, FrameWriter* writer) override;
   // Detach is no mark: it stands behind everything, and is said once per binding.
   bool WriteEnd(FrameWriter* writer) override;
   Position Taken() const override { return in.consumed(); }
   void AddMark(v1::ClientFrame frame);
+  void SayAbort();
   void ReadyIfOpen();
   // Nothing is said on a channel that was asked for again before the answer: nobody knows yet where
   // the broker stands.
@@ -185,7 +198,10 @@ class ClientSession {
   }
   // Calls `notify` when there may be output, or acks that wait.
   void set_on_output(std::function<void()> notify) { on_output_ = std::move(notify); }
-  // The broker asked for no more new connections.
+  // The broker has answered this stream's Hello.
+  bool welcome() const { return welcome_; }
+  uint64_t incarnation() const { return incarnation_; }
+  // The broker asked for no more new connections, on this stream.
   bool going_away() const { return going_away_; }
   std::size_t channels() const { return channels_.size(); }
 

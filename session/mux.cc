@@ -48,6 +48,7 @@ bool Mux::Turn(MuxChannel* channel, FrameWriter* writer) {
     if (std::optional<SendHalf::Data> data = channel->out.TakeData(left)) {
       writer->AddData(channel->number, data->offset, data->bytes);
       left -= data->bytes.size();
+      channel->OnSent();
       continue;
     }
     // Nothing that was appended may go: get more, as far as the edge allows.

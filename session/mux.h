@@ -54,6 +54,8 @@ class MuxChannel {
   // Everything that `out` had was sent: writes the channel's last frame, if it is time. True: the
   // channel is done, and is not touched any more.
   virtual bool WriteEnd(FrameWriter* /*writer*/) { return false; }
+  // Some of its data has gone into a message. It must survive the call.
+  virtual void OnSent() {}
   // What an ack may say was taken.
   virtual Position Taken() const = 0;
   // For the ack: see Ack.flushed.
