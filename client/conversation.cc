@@ -10,9 +10,6 @@
 #include "client/exit_status.h"
 
 namespace sockbroker::client {
-namespace {
-
-// Every way out but the good one: the broker flushes and closes by itself, nobody waits for it.
 void CloseQuickly(BrokerLink& link, const std::string& handle) {
   v1::CloseRequest request;
   request.set_handle(handle);
@@ -20,6 +17,8 @@ void CloseQuickly(BrokerLink& link, const std::string& handle) {
   (void)link.Call(&BrokerLink::Stub::Close, request, &response,
                   {.timeout = absl::Seconds(2), .patience = absl::ZeroDuration()});
 }
+
+namespace {
 
 // Closes, and waits until the kernel has taken everything.
 int CloseAndFlush(BrokerLink& link, const std::string& handle, absl::string_view peer,
@@ -40,7 +39,11 @@ int CloseAndFlush(BrokerLink& link, const std::string& handle, absl::string_view
         {.canceller = &canceller, .timeout = options.idle.value_or(absl::InfiniteDuration())});
   }
   if (interrupt->raised()) return ExitBySignal(interrupt->signal_number());
-  if (status.ok()) return kExitOk;
+  // A peer that ends both directions of TLS may have left something of ours behind.
+  const v1::Connection& end = waited.connection();
+  const bool cut_short = status.ok() && end.close_reason() == v1::ENDED_BY_PEER &&
+                         end.offsets().flushed() < end.offsets().write_offset();
+  if (status.ok() && !cut_short) return kExitOk;
   if (IsBrokenLink(status)) {
     PrintError(NoBrokerText(link.address(), status));
     return kExitNoBroker;
@@ -64,7 +67,7 @@ int CloseAndFlush(BrokerLink& link, const std::string& handle, absl::string_view
   PrintError(absl::StrCat(
       "the connection to ", peer, " ended before everything was sent",
       known ? absl::StrCat(" (", offsets.write_offset() - offsets.flushed(), " bytes)") : "", ": ",
-      CauseText(status)));
+      cut_short ? CloseReasonText(end.close_reason()) : CauseText(status)));
   return kExitFailed;
 }
 

@@ -133,6 +133,11 @@ bool Pump::IsOver(PumpResult* result) {
   if (!send_status_.ok() && receiving_done) return failed(send_status_, send_failed_part_);
   if (input_done_ && receiving_done) return over(PumpResult::End::kDone);
   if (closed_.has_value() && receiving_done) {
+    // Nothing is missing when nothing was to be sent; what is there still tries, and says so.
+    if (ended_by_peer_) {
+      if (!InputHasSomething()) return over(PumpResult::End::kDone);
+      return false;
+    }
     return failed(closed_->ok()
                       ? grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
                                      "the connection was closed before everything was sent")
@@ -266,8 +271,13 @@ void Pump::SendToPeer() {
       eof.set_handle(handle_);
       v1::WriteEofResponse response;
       status = link_->Call(&BrokerLink::Stub::WriteEof, eof, &response, {.canceller = &canceller_});
-      // TLS has no half-close: then the end is said by closing.
-      if (ReasonOf(status) == v1::UNSUPPORTED) status = grpc::Status::OK;
+      // TLS 1.2 has no half-close: then the end is said by closing. Nor is there one to say to a
+      // peer that has ended both directions.
+      if (const absl::optional<v1::ErrorDetail> detail = DetailOf(status);
+          detail.has_value() &&
+          (detail->reason() == v1::UNSUPPORTED || detail->close_reason() == v1::ENDED_BY_PEER)) {
+        status = grpc::Status::OK;
+      }
     }
     absl::MutexLock lock(&mutex_);
     writing_ = false;
@@ -354,6 +364,7 @@ void Pump::WatchForClose() {
     }
     absl::MutexLock lock(&mutex_);
     if (!stopping_) closed_ = status;
+    ended_by_peer_ = status.ok() && response.connection().close_reason() == v1::ENDED_BY_PEER;
     Notify();
     return;
   }

@@ -142,6 +142,8 @@ class Pump {
   bool receiving_ended_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status receive_status_ ABSL_GUARDED_BY(mutex_);
   std::string receive_failed_part_ ABSL_GUARDED_BY(mutex_);
+  // The peer has ended both directions in good order: TLS without half-close.
+  bool ended_by_peer_ ABSL_GUARDED_BY(mutex_) = false;
   // The connection is gone: what WaitClosed said.
   absl::optional<grpc::Status> closed_ ABSL_GUARDED_BY(mutex_);
   uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -123,7 +123,8 @@ void ConnectionRecord::OnGone(const absl::Status& status) {
     }
     loss_.detail().set_close_reason(close_reason_);
   } else if (close_reason_ == v1::REASON_UNSPECIFIED) {
-    close_reason_ = v1::CLOSED_BY_CLIENT;
+    // Nobody here has ended it: the peer's end of TLS is that of both directions.
+    close_reason_ = state_ == State::kOpen ? v1::ENDED_BY_PEER : v1::CLOSED_BY_CLIENT;
   }
   if (server_ != nullptr) server_->Remove(this);
   // After an error, or the peer's end of TLS, what was received before it is still to be read;

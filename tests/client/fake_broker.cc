@@ -21,6 +21,13 @@ grpc::Status Failure(grpc::StatusCode code, v1::Reason reason, uint64_t write_of
   return MakeStatus(code, v1::Reason_Name(reason), detail);
 }
 
+grpc::Status EndedByPeer() {
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::CLOSED);
+  detail.set_close_reason(v1::ENDED_BY_PEER);
+  return MakeStatus(grpc::StatusCode::FAILED_PRECONDITION, "the connection is closed", detail);
+}
+
 }  // namespace
 
 FakeBroker::FakeBroker() {
@@ -70,6 +77,11 @@ void FakeBroker::PeerSends(const std::string& bytes) {
 void FakeBroker::PeerEnds() {
   absl::MutexLock lock(&mutex_);
   peer_ended_ = true;
+}
+
+void FakeBroker::PeerEndsBoth() {
+  absl::MutexLock lock(&mutex_);
+  peer_ended_ = ended_both_ = true;
 }
 
 void FakeBroker::PeerResets() {
@@ -201,6 +213,7 @@ grpc::Status FakeBroker::Write(grpc::ServerContext* /*context*/, const v1::Write
   if (!status.ok()) return status;
   {
     absl::MutexLock lock(&mutex_);
+    if (ended_both_) return EndedByPeer();
     if (takes_no_more_ || reset_) {
       return Failure(grpc::StatusCode::FAILED_PRECONDITION, v1::CLOSED, outgoing_.size());
     }
@@ -227,6 +240,7 @@ grpc::Status FakeBroker::WriteEof(grpc::ServerContext* /*context*/,
   if (!status.ok()) return status;
   {
     absl::MutexLock lock(&mutex_);
+    if (ended_both_) return EndedByPeer();
     eof_sent_ = true;
     response->set_write_offset(outgoing_.size());
   }
@@ -247,12 +261,15 @@ grpc::Status FakeBroker::Close(grpc::ServerContext* /*context*/,
 
 grpc::Status FakeBroker::WaitClosed(grpc::ServerContext* context,
                                     const v1::WaitClosedRequest* /*request*/,
-                                    v1::WaitClosedResponse* /*response*/) {
+                                    v1::WaitClosedResponse* response) {
   grpc::Status status = Begin("WaitClosed");
   if (!status.ok()) return status;
   absl::MutexLock lock(&mutex_);
-  const auto gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closed_ || reset_; };
+  const auto gone = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || reset_ || ended_both_;
+  };
   if (!Await(context, absl::Condition(&gone))) return grpc::Status::CANCELLED;
+  if (ended_both_) response->mutable_connection()->set_close_reason(v1::ENDED_BY_PEER);
   return reset_ ? Failure(grpc::StatusCode::FAILED_PRECONDITION, v1::CONNECTION_RESET)
                 : grpc::Status::OK;
 }

@@ -39,6 +39,9 @@ class FakeBroker final : public v1::SocketBroker::Service {
   // --- the peer's side
   void PeerSends(const std::string& bytes);
   void PeerEnds();
+  // As TLS without half-close: with the peer's direction the whole connection has ended, in good
+  // order.
+  void PeerEndsBoth();
   // What it sent before can still be read.
   void PeerResets();
   // Writes are refused as by a peer that will take no more; reads go on.
@@ -111,6 +114,7 @@ class FakeBroker final : public v1::SocketBroker::Service {
   uint64_t kept_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t read_ ABSL_GUARDED_BY(mutex_) = 0;
   bool peer_ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_both_ ABSL_GUARDED_BY(mutex_) = false;
   bool reset_ ABSL_GUARDED_BY(mutex_) = false;
   bool takes_no_more_ ABSL_GUARDED_BY(mutex_) = false;
   // Rises with every read: who waits and is not the last one was superseded.

@@ -278,6 +278,33 @@ TEST_F(PumpTest, AConnectionThatIsLostWhileTheInputIsSilentEndsIt) {
   EXPECT_EQ(ReasonOf(result.status), v1::CONNECTION_RESET);
 }
 
+TEST_F(PumpTest, APeerThatEndsBothDirectionsEndsItThoughTheInputIsSilent) {
+  broker_.PeerSends("bye");
+  broker_.PeerEndsBoth();
+  Start();
+  const PumpResult result = Result();
+  EXPECT_EQ(result.end, End::kDone);
+  EXPECT_TRUE(result.peer_eof);
+  EXPECT_EQ(output_.Read(3), "bye");
+}
+
+TEST_F(PumpTest, WhatAPeerThatHasEndedBothDirectionsDoesNotGetIsAFailure) {
+  input_.Write("too late");
+  input_.CloseWriter();
+  broker_.PeerEndsBoth();
+  Start();
+  const PumpResult result = Result();
+  EXPECT_EQ(result.end, End::kFailed);
+  EXPECT_EQ(result.sent, 0u);
+}
+
+TEST_F(PumpTest, TheEndOfTheInputNeedNotBeSaidToAPeerThatHasEndedBothDirections) {
+  input_.CloseWriter();
+  broker_.PeerEndsBoth();
+  Start();
+  EXPECT_EQ(Result().end, End::kDone);
+}
+
 TEST_F(PumpTest, ItIsOverAtOnceWhenNobodyReadsTheOutputThoughThePeerIsSilent) {
   Start();
   broker_.WaitUntilCalled("Read", 1);

@@ -1,5 +1,5 @@
 """TLS as the contract has it: whom it trusts, how it ends, and that no key ever comes back. Upgrades are in
-test_tls_upgrade.py, programs that others wrote in test_tls_peers.py."""
+test_tls_upgrade.py, programs that others wrote in a file each: openssl, nginx, redis, PostgreSQL, SMTP, Python."""
 
 import base64
 import os
@@ -227,8 +227,9 @@ def test_an_end_with_close_notify_is_eof_however_late_it_is_read(stub, ending_pe
     answer = stub.ReadExactly(io.ReadExactlyRequest(handle=c.handle, n=1), timeout=PATIENCE)
     assert (answer.data, answer.outcome) == (b"", io.READ_OUTCOME_INCOMPLETE)
     assert stub.AtEof(io.AtEofRequest(handle=c.handle), timeout=PATIENCE).at_eof
-    assert refused(write, stub, c, b"x").reason == errors.CLOSED
-    wait_closed(stub, c)
+    detail = refused(write, stub, c, b"x")
+    assert (detail.reason, detail.close_reason) == (errors.CLOSED, errors.ENDED_BY_PEER)
+    assert wait_closed(stub, c).close_reason == errors.ENDED_BY_PEER
 
 
 def test_an_end_without_close_notify_is_eof_and_close_reason_says_truncated(stub, ending_peer, certificates):
