@@ -1,6 +1,6 @@
 """A gibibyte over TLS both ways, through unary calls, while the peer renews the keys of both sides again and again."""
 
-from test_tls_peers import check_transfer, s_client  # noqa: F401
+from test_tls_openssl import check_transfer, s_client  # noqa: F401
 from tls_kit import certificates  # noqa: F401
 
 
