@@ -1,14 +1,11 @@
 #include "client/broker_tls.h"
 
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "client/pem_file.h"
 
 namespace sockbroker::client {
 namespace {
@@ -31,19 +28,9 @@ std::string Complete(const Source& source, std::string* name) {
 }
 
 absl::Status Read(const std::string& source, const std::string& name, std::string* content) {
-  errno = 0;
-  std::ifstream file(name, std::ios::binary);
-  if (!file.is_open()) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": ", name, ": ", std::strerror(errno)));
-  }
-  // Unlike an iterator, this does not throw when it is a directory.
-  std::ostringstream bytes;
-  bytes << file.rdbuf();
-  *content = std::move(bytes).str();
-  if (content->find("-----BEGIN ") == std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": ", name, " is not a PEM file"));
-  }
-  return absl::OkStatus();
+  absl::StatusOr<std::string> pem = ReadPemFile(source, name);
+  if (pem.ok()) *content = *std::move(pem);
+  return pem.status();
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "client/exit_status.h"
 #include "client/help_formatter.h"
+#include "client/starttls.h"
 #include "client/suggestion.h"
 #include "sockbroker/version.h"
 
@@ -43,13 +44,20 @@ constexpr char kConnectExamples[] =
 end the rest of stdin is still sent, unless stdin is a terminal. Bytes are acknowledged to the broker only after
 they were written to stdout, and calls are repeated when the link to the broker breaks: nothing is lost or doubled.
 
+With --tls the end of stdin is not told to the peer, because most would take it for the end of all; -N tells it (TLS
+1.3), -q ends the connection. A FILE is read here and sent to the broker; store:NAME in its place is what the broker
+has in its --tls-store. With --starttls what is sent in clear before TLS is not shown; see it end with -v.
+
 Examples:
   printf 'PING\r\n' | sockbroker connect 127.0.0.1 6379
   sockbroker connect -C example.org 80             # type HTTP by hand, lines end as HTTP wants them
   sockbroker connect -U /run/app.sock < request
   sockbroker connect -zv localhost 20-25 80        # which ports answer
   sockbroker connect -w 3 db 5432 && echo up       # give up after 3 s
-  sockbroker connect host 9000 < backup.tar > reply)";
+  sockbroker connect host 9000 < backup.tar > reply
+  sockbroker connect --tls -C example.org 443      # HTTPS by hand
+  sockbroker connect --tls --cacert ca.crt --cert me.crt --key me.key db.internal 6380
+  sockbroker connect --starttls smtp -Cv mail.example.org 587)";
 
 constexpr char kListenExamples[] =
     R"(Without -k it stops listening after the first connection, and ends with it. Where it listens is said on stderr
@@ -59,13 +67,18 @@ A command run by --exec has the connection as stdin and stdout, and in its envir
   SOCKBROKER_PEERADDR, SOCKBROKER_PEERPORT    who connected (of a Unix socket the path)
   SOCKBROKER_SOCKADDR, SOCKBROKER_SOCKPORT    where
   SOCKBROKER_HANDLE, SOCKBROKER_ADDRESS       the connection, and the broker it lives in
-When it closes its stdout our direction ends; when it ends, the connection does.
+and with --tls SOCKBROKER_TLS_VERSION, SOCKBROKER_TLS_SERVERNAME (SNI), SOCKBROKER_TLS_ALPN and
+SOCKBROKER_TLS_PEER (the subject of the client's certificate). When it closes its stdout our direction ends; when it
+ends, the connection does. --cert, --key and --client-ca take PEM files, which are read here and sent to the broker, or
+store:NAME: what the broker has in its --tls-store.
 
 Examples:
   sockbroker listen 8080 > received                 # one file from one client
   sockbroker listen -v 127.0.0.1 0 < page.html      # any free port; which is said on stderr
   sockbroker listen -k 2323 --exec 'while read -r l; do echo "$l, $SOCKBROKER_PEERADDR"; done'
-  sockbroker listen -k -U /run/app.sock --exec 'cat' --max-conns 8)";
+  sockbroker listen -k -U /run/app.sock --exec 'cat' --max-conns 8
+  sockbroker listen -k --tls --cert server.crt --key server.key 8443 --exec 'cat'
+  sockbroker listen --tls --cert store:www --client-ca clients.crt 8443 > received)";
 
 constexpr char kListExamples[] =
     R"(STATE is open, peer-eof (the peer has ended its direction), eof-sent (we have ours), both-eof, closing or closed.
@@ -84,8 +97,9 @@ constexpr char kServersExamples[] =
 
 constexpr char kInfoExamples[] =
     R"(Examples:
-  sockbroker info 9f86d081
-  sockbroker info 9f86 --json | jq .offsets)";
+  sockbroker info 9f86d081                          # over TLS: also what was agreed, and whose certificate
+  sockbroker info 9f86 --json | jq .offsets
+  sockbroker info 9f86 --json | jq -r '.tls.peer_certificates[0].not_after')";
 
 constexpr char kCloseExamples[] =
     R"(A connection is flushed, then closed; with --abort it is reset and what was not sent is dropped. A server stops
@@ -120,9 +134,8 @@ constexpr char kCompletionExamples[] =
 
 // The second argument of options that connect and listen share.
 constexpr char kHalfClose[] =
-    "End our direction at the end of stdin. It is the default (unlike nc's); --no-half-close "
-    "leaves it open, for "
-    "peers that take a half-close for the end";
+    "End our direction at the end of stdin. It is the default (unlike nc's) but for TLS; "
+    "--no-half-close leaves it open, for peers that take a half-close for the end";
 
 std::shared_ptr<HelpFormatter> FormatterOf(const CLI::App& app) {
   return std::static_pointer_cast<HelpFormatter>(app.get_formatter());
@@ -148,7 +161,7 @@ std::vector<std::string> LongNames(const CLI::App& app) {
 
 CommandLine::CommandLine()
     : app_(std::make_unique<CLI::App>(
-          "Drives the sockets that a broker owns: TCP and Unix connections and servers.",
+          "Drives the sockets that a broker owns: TCP, Unix and TLS connections and servers.",
           "sockbroker")) {
   app_->formatter(std::make_shared<HelpFormatter>());
   FormatterOf(*app_)->SetUsage("", "sockbroker [-b ADDRESS] COMMAND ...");
@@ -199,7 +212,9 @@ void CommandLine::AddConnect() {
   app->add_option("target", connect.target)->type_name("HOST PORT");
   app->add_flag("-U,--unix", connect.unix_socket,
                 "The target is the path of a Unix socket; @NAME is one in the abstract namespace");
-  app->add_flag("-N,--half-close,!--no-half-close", connect.half_close, kHalfClose);
+  app->add_flag_function(
+      "-N,--half-close,!--no-half-close", [this](int64_t count) { connect.half_close = count > 0; },
+      kHalfClose);
   app->add_option("-q,--quit-after", connect.quit_after_input,
                   "Quit so long after the end of stdin, whatever the peer does; negative: never")
       ->type_name("SECONDS");
@@ -225,6 +240,26 @@ void CommandLine::AddConnect() {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", connect.json,
                 "Say how it goes in JSON: on stderr; with -z on stdout, a line per port");
+  ClientTlsFlags& tls = connect.tls;
+  app->add_flag("-t,--tls", tls.tls, "Speak TLS; the certificate must be HOST's, and good");
+  app->add_option("--starttls", tls.starttls,
+                  absl::StrCat("Begin in clear, ask for TLS as this protocol does, then speak it: ",
+                               absl::StrJoin(StartTlsProtocols(), ", ")))
+      ->type_name("PROTOCOL");
+  app->add_option("--cacert", tls.ca, "Who vouches for the peer, PEM; else the system's roots")
+      ->type_name("FILE");
+  app->add_option("--cert", tls.certificate,
+                  "Our certificate, with intermediates, PEM; the key may stand in it too")
+      ->type_name("FILE");
+  app->add_option("--key", tls.key, "The private key of --cert, PEM")->type_name("FILE");
+  app->add_option("--servername", tls.server_name,
+                  "Whom to ask for (SNI), and whom the certificate must be for, instead of HOST; "
+                  "'': neither")
+      ->type_name("NAME");
+  app->add_option("--alpn", tls.alpn, "Protocols to offer, the preferred first: h2,http/1.1")
+      ->type_name("LIST");
+  app->add_flag("-k,--insecure", tls.insecure,
+                "Take any certificate: whoever answers is believed to be HOST");
 }
 
 void CommandLine::AddListen() {
@@ -245,7 +280,9 @@ void CommandLine::AddListen() {
          "-m,--max-conns", listen.max_connections,
          "With -k --exec: how many at the same time (64); others wait in the kernel's backlog")
       ->type_name("N");
-  app->add_flag("-N,--half-close,!--no-half-close", listen.half_close, kHalfClose);
+  app->add_flag_function(
+      "-N,--half-close,!--no-half-close", [this](int64_t count) { listen.half_close = count > 0; },
+      kHalfClose);
   app->add_option("-q,--quit-after", listen.quit_after_input,
                   "End a connection so long after the end of stdin; negative: never")
       ->type_name("SECONDS");
@@ -265,6 +302,16 @@ void CommandLine::AddListen() {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", listen.json, "Say on stderr how it goes, in JSON");
+  app->add_flag("-t,--tls", listen.tls.tls, "Speak TLS; needs --cert");
+  app->add_option("--cert", listen.tls.certificate,
+                  "Our certificate, with intermediates, PEM; the key may stand in it too")
+      ->type_name("FILE");
+  app->add_option("--key", listen.tls.key, "The private key of --cert, PEM")->type_name("FILE");
+  app->add_option("--client-ca", listen.tls.client_ca,
+                  "Demand a certificate of each client that this vouches for, PEM")
+      ->type_name("FILE");
+  app->add_option("--alpn", listen.tls.alpn, "Protocols to take, the preferred first: h2,http/1.1")
+      ->type_name("LIST");
 }
 
 void CommandLine::AddLists() {

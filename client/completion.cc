@@ -1,12 +1,14 @@
 #include "client/completion.h"
 
 #include <CLI/CLI.hpp>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "client/starttls.h"
 
 namespace sockbroker::client {
 namespace {
@@ -75,12 +77,25 @@ std::string WordNames(const std::vector<WordModel>& words) {
                        [](std::string* out, const WordModel& word) { out->append(word.name); });
 }
 
+// What a value can be.
+enum class Kind { kFlag, kHandle, kFile, kProtocol, kOther };
+
+Kind KindOf(const OptionModel& option) {
+  if (option.value.empty()) return Kind::kFlag;
+  if (option.value == "HANDLE") return Kind::kHandle;
+  if (option.value == "FILE") return Kind::kFile;
+  if (option.value == "PROTOCOL") return Kind::kProtocol;
+  return Kind::kOther;
+}
+
+std::string Protocols() { return absl::StrJoin(StartTlsProtocols(), " "); }
+
 // The options whose values are of one kind, as a pattern of `case`; empty if none.
-std::string WithValue(const WordModel& word, const std::vector<OptionModel>& global, bool handles) {
+std::string WithValue(const WordModel& word, const std::vector<OptionModel>& global, Kind kind) {
   std::vector<std::string> names;
   for (const std::vector<OptionModel>* options : {&word.options, &global}) {
     for (const OptionModel& option : *options) {
-      if (option.value.empty() || (option.value == "HANDLE") != handles) continue;
+      if (KindOf(option) != kind) continue;
       names.insert(names.end(), option.names.begin(), option.names.end());
     }
   }
@@ -122,13 +137,16 @@ _sockbroker() {
   for (const WordModel& word : words) {
     absl::StrAppend(&out, "    ", word.name, ")\n");
     std::string cases;
-    if (const std::string names = WithValue(word, global, /*handles=*/true); !names.empty()) {
-      absl::StrAppend(
-          &cases, "        ", names,
-          ")\n          COMPREPLY=($(compgen -W \"$(_sockbroker_handles)\" -- \"$cur\"))\n"
-          "          return\n          ;;\n");
+    for (const auto& [kind, offers] :
+         {std::pair{Kind::kHandle, std::string("-W \"$(_sockbroker_handles)\"")},
+          std::pair{Kind::kFile, std::string("-f")},
+          std::pair{Kind::kProtocol, absl::StrCat("-W '", Protocols(), "'")}}) {
+      const std::string names = WithValue(word, global, kind);
+      if (names.empty()) continue;
+      absl::StrAppend(&cases, "        ", names, ")\n          COMPREPLY=($(compgen ", offers,
+                      " -- \"$cur\"))\n          return\n          ;;\n");
     }
-    if (const std::string names = WithValue(word, global, /*handles=*/false); !names.empty()) {
+    if (const std::string names = WithValue(word, global, Kind::kOther); !names.empty()) {
       absl::StrAppend(&cases, "        ", names, ") return ;;\n");
     }
     if (!cases.empty()) absl::StrAppend(&out, "      case $prev in\n", cases, "      esac\n");
@@ -165,10 +183,21 @@ std::string ZshOptions(const std::vector<OptionModel>& options, absl::string_vie
   std::string out;
   for (const OptionModel& option : options) {
     std::string value;
-    if (option.value == "HANDLE") {
-      value = ":handle:_sockbroker_handles";
-    } else if (!option.value.empty()) {
-      value = absl::StrCat(":", ZshText(option.value), ":");
+    switch (KindOf(option)) {
+      case Kind::kFlag:
+        break;
+      case Kind::kHandle:
+        value = ":handle:_sockbroker_handles";
+        break;
+      case Kind::kFile:
+        value = ":file:_files";
+        break;
+      case Kind::kProtocol:
+        value = absl::StrCat(":protocol:(", Protocols(), ")");
+        break;
+      case Kind::kOther:
+        value = absl::StrCat(":", ZshText(option.value), ":");
+        break;
     }
     for (const std::string& name : option.names) {
       absl::StrAppend(&out, indent, "'*", name, "[", ZshText(option.description), "]", value,
@@ -242,10 +271,21 @@ std::string FishOptions(const std::vector<OptionModel>& options, const std::stri
         absl::StrAppend(&out, " -s ", name.substr(1));
       }
     }
-    if (option.value == "HANDLE") {
-      absl::StrAppend(&out, " -x -a '(__sockbroker_handles)'");
-    } else if (!option.value.empty()) {
-      absl::StrAppend(&out, " -x");
+    switch (KindOf(option)) {
+      case Kind::kFlag:
+        break;
+      case Kind::kHandle:
+        absl::StrAppend(&out, " -x -a '(__sockbroker_handles)'");
+        break;
+      case Kind::kFile:
+        absl::StrAppend(&out, " -r -F");
+        break;
+      case Kind::kProtocol:
+        absl::StrAppend(&out, " -x -a '", Protocols(), "'");
+        break;
+      case Kind::kOther:
+        absl::StrAppend(&out, " -x");
+        break;
     }
     absl::StrAppend(&out, " -d '", FishText(option.description), "'\n");
   }

@@ -19,6 +19,8 @@
 #include "client/port_range.h"
 #include "client/port_scan.h"
 #include "client/seconds.h"
+#include "client/starttls.h"
+#include "client/starttls_upgrade.h"
 
 namespace sockbroker::client {
 namespace {
@@ -62,9 +64,32 @@ absl::StatusOr<v1::OpenConnectionRequest> MakeTcpRequest(const ConnectOptions& o
   return request;
 }
 
+// None without TLS.
+absl::StatusOr<absl::optional<v1::TlsOptions>> MakeTls(const ConnectOptions& options) {
+  if (!options.tls.enabled()) {
+    absl::Status status = CheckWithoutTls(options.tls);
+    if (!status.ok()) return status;
+    return absl::nullopt;
+  }
+  absl::StatusOr<v1::TlsOptions> tls =
+      MakeClientTls(options.tls, options.unix_socket ? "" : options.target[0]);
+  if (!tls.ok()) return tls.status();
+  if (options.timeout.has_value() && *options.timeout > 0) {
+    SetDuration(*options.timeout, tls->mutable_handshake_timeout());
+  }
+  return *std::move(tls);
+}
+
+// RFC 5321, 4.1.4: who has no name of its own gives its address.
+std::string SmtpName(const v1::Endpoint& local) {
+  if (!local.has_tcp()) return "localhost";
+  const std::string& host = local.tcp().host();
+  return absl::StrCat("[", host.find(':') == std::string::npos ? "" : "IPv6:", host, "]");
+}
+
 PumpOptions MakePumpOptions(const ConnectOptions& options) {
   PumpOptions pump;
-  pump.half_close = options.half_close;
+  pump.half_close = options.half_close.value_or(!options.tls.enabled());
   pump.crlf = options.crlf;
   if (options.quit_after_input.has_value() && *options.quit_after_input >= 0) {
     pump.quit_after_input = absl::Seconds(*options.quit_after_input);
@@ -86,10 +111,22 @@ class ConnectRun {
         notes_(options.verbose, options.json) {}
 
   int Run() {
+    if (options_.unix_socket && options_.target.size() != 1) {
+      return FailWith(Misuse("connect -U needs one PATH"));
+    }
+    if (!options_.unix_socket && options_.target.size() < 2) {
+      return FailWith(Misuse("connect needs a HOST and a PORT"));
+    }
+    if (options_.scan && !options_.tls.starttls.empty()) {
+      return FailWith(Misuse("-z and --starttls exclude each other"));
+    }
+    absl::StatusOr<absl::optional<v1::TlsOptions>> tls = MakeTls(options_);
+    if (!tls.ok()) return FailWith(tls.status());
+    tls_ = *std::move(tls);
     if (options_.unix_socket) return RunUnix();
-    if (options_.target.size() < 2) return FailWith(Misuse("connect needs a HOST and a PORT"));
     absl::StatusOr<v1::OpenConnectionRequest> request = MakeTcpRequest(options_);
     if (!request.ok()) return FailWith(request.status());
+    if (TlsFromTheStart()) *request->mutable_tls() = *tls_;
     const absl::StatusOr<std::vector<Port>> ports =
         ParsePorts({options_.target.begin() + 1, options_.target.end()});
     if (!ports.ok()) return FailWith(ports.status());
@@ -128,7 +165,6 @@ class ConnectRun {
   }
 
   int RunUnix() {
-    if (options_.target.size() != 1) return FailWith(Misuse("connect -U needs one PATH"));
     if (options_.ipv4 || options_.ipv6 || !options_.source_address.empty() ||
         !options_.source_port.empty()) {
       return FailWith(Misuse("-4, -6, -s and -p have no meaning with -U"));
@@ -140,6 +176,7 @@ class ConnectRun {
     if (!connection.ok()) return FailWith(connection.status());
     *request.mutable_options() = *std::move(connection);
     TuneForPump(request.mutable_options());
+    if (TlsFromTheStart()) *request.mutable_tls() = *tls_;
     if (const int status = Link(); status != kExitOk) return status;
     const std::string& path = options_.target[0];
     v1::OpenConnectionResponse opened;
@@ -156,17 +193,43 @@ class ConnectRun {
     return Converse(status, opened.connection(), path, path, "");
   }
 
-  int Converse(const grpc::Status& opened, const v1::Connection& connection,
-               const std::string& peer, const std::string& host, const std::string& port) {
+  bool TlsFromTheStart() const { return tls_.has_value() && options_.tls.starttls.empty(); }
+
+  int Converse(const grpc::Status& opened, v1::Connection connection, const std::string& peer,
+               const std::string& host, const std::string& port) {
     if (!opened.ok()) {
       if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
       return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", peer), opened));
     }
     notes_.Connected(host, port, connection);
+    if (!options_.tls.starttls.empty()) {
+      const absl::Status upgraded = Upgrade(peer, host, &connection);
+      if (!upgraded.ok()) {
+        CloseQuickly(*link_, connection.handle());
+        return interrupt_->raised() ? ExitBySignal(interrupt_->signal_number())
+                                    : FailWith(upgraded);
+      }
+    }
+    if (tls_.has_value()) notes_.Tls(connection);
     WidenPipe(STDIN_FILENO);
     WidenPipe(STDOUT_FILENO);
     return client::Converse(*link_, connection, peer, STDIN_FILENO, STDOUT_FILENO,
                             MakePumpOptions(options_), notes_, interrupt_);
+  }
+
+  absl::Status Upgrade(const std::string& peer, const std::string& host,
+                       v1::Connection* connection) {
+    StartTlsNames names;
+    names.server = tls_->server_hostname().empty() ? host : tls_->server_hostname();
+    names.client = SmtpName(connection->local());
+    const std::unique_ptr<StartTlsDialogue> dialogue =
+        MakeStartTlsDialogue(options_.tls.starttls, names);
+    UpgradeOptions upgrade;
+    upgrade.canceller = &canceller_;
+    if (options_.timeout.has_value() && *options_.timeout > 0) {
+      upgrade.timeout = absl::Seconds(*options_.timeout);
+    }
+    return UpgradeToTls(*link_, *dialogue, *tls_, peer, upgrade, connection);
   }
 
   const BrokerAddress& address_;
@@ -176,6 +239,7 @@ class ConnectRun {
   Interrupt::Subscription subscription_;
   const Notes notes_;
   std::unique_ptr<BrokerLink> link_;
+  absl::optional<v1::TlsOptions> tls_;
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "absl/types/optional.h"
 #include "client/broker_address.h"
 #include "client/interrupt.h"
+#include "client/tls_flags.h"
 
 namespace sockbroker::client {
 
@@ -17,7 +18,8 @@ struct ConnectOptions {
   // HOST and ports, or with `unix_socket` a path.
   std::vector<std::string> target;
   bool unix_socket = false;
-  bool half_close = true;
+  // Absent: yes, but over TLS no.
+  absl::optional<bool> half_close;
   // Seconds; negative: for ever.
   absl::optional<double> quit_after_input;
   absl::optional<double> timeout;
@@ -31,6 +33,7 @@ struct ConnectOptions {
   std::string source_address;
   std::string source_port;
   std::vector<std::string> labels;
+  ClientTlsFlags tls;
 };
 
 // The program's exit status.

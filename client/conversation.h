@@ -6,6 +6,8 @@
 //   status
 #pragma once
 
+#include <string>
+
 #include "absl/strings/string_view.h"
 #include "client/broker_link.h"
 #include "client/interrupt.h"
@@ -20,6 +22,9 @@ void TuneForPump(v1::ConnectionOptions* options);
 // Makes a pipe hold a megabyte, so that the program on its other side works while the next
 // megabyte is fetched. Nothing for what is no pipe, or when the system's bounds don't allow it.
 void WidenPipe(int fd);
+
+// Every way out but the good one: the broker flushes and closes by itself, nobody waits for it.
+void CloseQuickly(BrokerLink& link, const std::string& handle);
 
 // Like Pump::Run, then closes the connection. When it ended in good order, waits until the kernel
 // of the broker's machine has everything that was sent, as a program's own socket would. `peer` is

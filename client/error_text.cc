@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "client/endpoint_text.h"
 #include "client/exit_status.h"
+#include "client/tls_text.h"
 #include "google/rpc/status.pb.h"
 
 namespace sockbroker::client {
@@ -135,6 +136,8 @@ std::string CloseReasonText(v1::Reason reason) {
       return "timed out";
     case v1::CLOSED_BY_SERVER:
       return "its server's clients were closed";
+    case v1::ENDED_BY_PEER:
+      return "the peer ended it";
     case v1::CONNECTION_RESET:
       return "Connection reset by peer";
     case v1::UNREACHABLE:
@@ -166,8 +169,7 @@ std::string CauseText(const grpc::Status& status) {
     case v1::BIND_FAILED:
       return BindText(*detail);
     case v1::TLS_FAILED:
-      return detail->tls_verify_result().empty() ? status.error_message()
-                                                 : detail->tls_verify_result();
+      return TlsCauseText(status.error_message(), detail->tls_verify_result());
     case v1::TIMED_OUT:
       return absl::StrCat("timed out", PhaseText(detail->phase()));
     case v1::POLICY:

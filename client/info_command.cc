@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/console.h"
 #include "client/endpoint_text.h"
 #include "client/error_text.h"
@@ -15,6 +16,7 @@
 #include "client/list_commands.h"
 #include "client/seconds.h"
 #include "client/text_table.h"
+#include "client/tls_text.h"
 
 namespace sockbroker::client {
 namespace {
@@ -62,6 +64,33 @@ std::string SocketText(const v1::SocketInfo& socket) {
   return text;
 }
 
+void DescribeTls(const v1::TlsInfo& tls, Fields* fields) {
+  fields->Add("tls", absl::StrCat(tls.version(), tls.server_side() ? ", we are the server" : ""));
+  fields->Add("cipher",
+              absl::StrCat(tls.cipher().name(), " (", tls.cipher().bits(), " secret bits)"));
+  fields->Add("alpn", tls.alpn());
+  fields->Add("server name", tls.server_name());
+  fields->Add("resumed", tls.resumed() ? "yes" : "no");
+  fields->Add("verified", VerifyText(tls));
+  // 0 and 0: from the first byte on.
+  if (tls.read_offset() > 0 || tls.write_offset() > 0) {
+    fields->Add("upgraded", absl::StrCat("behind ", tls.read_offset(), " bytes received and ",
+                                         tls.write_offset(), " sent"));
+  }
+  if (tls.peer_certificates().empty()) return;
+  const v1::Certificate& certificate = tls.peer_certificates(0);
+  fields->Add("certificate", certificate.subject().empty() ? "-" : certificate.subject());
+  fields->Add("issued by", certificate.issuer());
+  fields->Add("names", absl::StrJoin(certificate.subject_alt_names(), ", "));
+  fields->Add("valid", ValidityText(certificate, absl::Now()));
+  fields->Add("serial", certificate.serial());
+  fields->Add("sha-256", certificate.sha256_fingerprint());
+  for (int i = 1; i < tls.peer_certificates_size(); ++i) {
+    const v1::Certificate& next = tls.peer_certificates(i);
+    fields->Add("chain", absl::StrCat(next.subject(), ", ", ExpiryText(next, absl::Now())));
+  }
+}
+
 void Describe(const v1::Connection& connection, const v1::GetExtraInfoResponse* extra,
               Fields* fields) {
   const v1::Offsets& offsets = connection.offsets();
@@ -95,6 +124,7 @@ void Describe(const v1::Connection& connection, const v1::GetExtraInfoResponse* 
   if (!connection.options().labels().empty()) {
     fields->Add("labels", LabelsText(connection.options().labels()));
   }
+  if (connection.has_tls()) DescribeTls(connection.tls(), fields);
   if (extra != nullptr && extra->has_socket()) fields->Add("socket", SocketText(extra->socket()));
 }
 

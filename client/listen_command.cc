@@ -87,6 +87,27 @@ void AddEndpoint(const char* what, const v1::Endpoint& endpoint,
   }
 }
 
+void AddTls(const v1::TlsInfo& tls, std::vector<std::pair<std::string, std::string>>* variables) {
+  variables->emplace_back("SOCKBROKER_TLS_VERSION", tls.version());
+  variables->emplace_back("SOCKBROKER_TLS_SERVERNAME", tls.server_name());
+  variables->emplace_back("SOCKBROKER_TLS_ALPN", tls.alpn());
+  variables->emplace_back("SOCKBROKER_TLS_PEER", tls.peer_certificates().empty()
+                                                     ? ""
+                                                     : tls.peer_certificates(0).subject());
+}
+
+// None without TLS.
+absl::StatusOr<absl::optional<v1::TlsOptions>> MakeTls(const ListenOptions& options) {
+  if (!options.tls.enabled()) {
+    absl::Status status = CheckWithoutTls(options.tls);
+    if (!status.ok()) return status;
+    return absl::nullopt;
+  }
+  absl::StatusOr<v1::TlsOptions> tls = MakeServerTls(options.tls);
+  if (!tls.ok()) return tls.status();
+  return *std::move(tls);
+}
+
 class ListenRun {
  public:
   ListenRun(const BrokerAddress& address, const ListenOptions& options, Interrupt* interrupt)
@@ -98,6 +119,9 @@ class ListenRun {
 
   int Run() {
     if (options_.max_connections < 1) return FailWith(Misuse("--max-conns must be at least 1"));
+    absl::StatusOr<absl::optional<v1::TlsOptions>> tls = MakeTls(options_);
+    if (!tls.ok()) return FailWith(tls.status());
+    tls_ = *std::move(tls);
     int status = options_.unix_socket ? StartUnix() : StartTcp();
     if (status != kExitOk) return status;
     std::thread keeper([this] { KeepServer(); });
@@ -121,6 +145,7 @@ class ListenRun {
     absl::StatusOr<v1::StartServerRequest> request = MakeTcpRequest(options_);
     if (!request.ok()) return FailWith(request.status());
     request->set_request_id(RandomBytes(16));
+    if (tls_.has_value()) *request->mutable_tls() = *tls_;
     if (const int status = Link(); status != kExitOk) return status;
     v1::StartServerResponse started;
     const grpc::Status status =
@@ -133,6 +158,7 @@ class ListenRun {
     v1::StartUnixServerRequest request;
     request.set_request_id(RandomBytes(16));
     request.set_path(UnixPathFromText(options_.target[0]));
+    if (tls_.has_value()) *request.mutable_tls() = *tls_;
     absl::StatusOr<v1::ServerOptions> server = MakeServerOptions(options_);
     if (!server.ok()) return FailWith(server.status());
     *request.mutable_options() = *std::move(server);
@@ -165,6 +191,7 @@ class ListenRun {
       status = Accept(&connection);
       if (status != kExitOk) break;
       notes_.Received(connection);
+      if (connection.has_tls()) notes_.Tls(connection);
       if (!options_.keep) CloseServer();
       if (options_.exec.empty()) {
         status = ServeWithStdio(connection);
@@ -212,7 +239,7 @@ class ListenRun {
 
   PumpOptions MakePumpOptions() const {
     PumpOptions pump;
-    pump.half_close = options_.half_close;
+    pump.half_close = options_.half_close.value_or(!options_.tls.enabled());
     pump.crlf = options_.crlf;
     if (options_.quit_after_input.has_value() && *options_.quit_after_input >= 0) {
       pump.quit_after_input = absl::Seconds(*options_.quit_after_input);
@@ -248,6 +275,7 @@ class ListenRun {
         {"SOCKBROKER_HANDLE", HandleText(connection.handle())}};
     AddEndpoint("PEER", connection.peer(), &variables);
     AddEndpoint("SOCK", connection.local(), &variables);
+    if (connection.has_tls()) AddTls(connection.tls(), &variables);
     absl::StatusOr<ChildProcess> child = ChildProcess::Spawn(options_.exec, variables);
     if (!child.ok()) {
       PrintError(child.status().message());
@@ -333,6 +361,7 @@ class ListenRun {
   Interrupt::Subscription subscription_;
   const Notes notes_;
   std::unique_ptr<BrokerLink> link_;
+  absl::optional<v1::TlsOptions> tls_;
   std::string server_;
   bool server_closed_ = false;
   absl::Mutex mutex_;

@@ -10,6 +10,7 @@
 #include "absl/types/optional.h"
 #include "client/broker_address.h"
 #include "client/interrupt.h"
+#include "client/tls_flags.h"
 
 namespace sockbroker::client {
 
@@ -23,7 +24,8 @@ struct ListenOptions {
   std::string exec;
   // With `keep` and `exec`: served at the same time. Others wait in the kernel's backlog.
   int max_connections = 64;
-  bool half_close = true;
+  // Absent: yes, but over TLS no.
+  absl::optional<bool> half_close;
   // Seconds.
   absl::optional<double> quit_after_input;
   absl::optional<double> timeout;
@@ -35,6 +37,7 @@ struct ListenOptions {
   bool crlf = false;
   std::string name;
   std::vector<std::string> labels;
+  ServerTlsFlags tls;
 };
 
 // The program's exit status.

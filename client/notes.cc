@@ -10,6 +10,7 @@
 #include "client/endpoint_text.h"
 #include "client/handle_text.h"
 #include "client/json_output.h"
+#include "client/tls_text.h"
 
 namespace sockbroker::client {
 namespace {
@@ -117,6 +118,30 @@ void Notes::Connected(absl::string_view host, absl::string_view port,
   } else if (verbose_) {
     PrintNote(Printable(ConnectedText(host, port, connection.peer())));
   }
+}
+
+void Notes::Tls(const v1::Connection& connection) const {
+  if (json_) {
+    v1::TlsInfo tls = connection.tls();
+    // Long, and to be had by `info`.
+    for (v1::Certificate& certificate : *tls.mutable_peer_certificates()) certificate.clear_der();
+    PrintNote(JsonLine()
+                  .Add("event", "tls")
+                  .Add("handle", HandleText(connection.handle()))
+                  .AddJson("tls", MessageJson(tls))
+                  .Text());
+    return;
+  }
+  if (!verbose_) return;
+  const v1::TlsInfo& tls = connection.tls();
+  std::string text = TlsSummary(tls);
+  if (!tls.peer_certificates().empty()) {
+    const v1::Certificate& certificate = tls.peer_certificates(0);
+    absl::StrAppend(&text, "; certificate of ", certificate.subject(), " by ", certificate.issuer(),
+                    ", ", ExpiryText(certificate, absl::Now()));
+  }
+  if (tls.verify_code() != 0) absl::StrAppend(&text, "; ", VerifyText(tls));
+  PrintNote(Printable(text));
 }
 
 void Notes::Ended(const v1::Connection& connection, const PumpResult& result) const {

@@ -26,6 +26,8 @@ class Notes {
   // `host` and `port` as the user named them.
   void Connected(absl::string_view host, absl::string_view port,
                  const v1::Connection& connection) const;
+  // Of a connection that speaks TLS: what was agreed, and who the peer is.
+  void Tls(const v1::Connection& connection) const;
   void Ended(const v1::Connection& connection, const PumpResult& result) const;
 
   bool verbose() const { return verbose_; }

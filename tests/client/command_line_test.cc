@@ -21,7 +21,7 @@ TEST(CommandLine, ConnectTakesNcsFlagsInOneWord) {
   EXPECT_THAT(line.connect.target, ElementsAre("127.0.0.1", "80"));
   EXPECT_TRUE(line.connect.verbose && line.connect.numeric && line.connect.crlf &&
               line.connect.ipv4);
-  EXPECT_TRUE(line.connect.half_close);
+  EXPECT_EQ(line.connect.half_close, true);
   EXPECT_EQ(line.connect.timeout, 2.5);
   EXPECT_EQ(line.connect.quit_after_input, -1);
   EXPECT_EQ(line.connect.source_address, "127.0.0.2");
@@ -34,13 +34,13 @@ TEST(CommandLine, ASeparateNegativeNumberIsAValueToo) {
   EXPECT_EQ(line.connect.quit_after_input, -1);
 }
 
-TEST(CommandLine, HalfCloseIsTheDefaultAndCanBeTurnedOff) {
+TEST(CommandLine, HalfCloseCanBeTurnedOnAndOff) {
   CommandLine with;
   ASSERT_TRUE(with.Parse({"connect", "h", "1"}).run);
-  EXPECT_TRUE(with.connect.half_close);
+  EXPECT_FALSE(with.connect.half_close.has_value());
   CommandLine without;
   ASSERT_TRUE(without.Parse({"connect", "--no-half-close", "h", "1"}).run);
-  EXPECT_FALSE(without.connect.half_close);
+  EXPECT_EQ(without.connect.half_close, false);
 }
 
 TEST(CommandLine, PortsAndLabelsMayBeSeveral) {
@@ -74,6 +74,32 @@ TEST(CommandLine, TheWayToTheBrokerMayBeTls) {
   // The file's name is not taken for the command.
   CommandLine wrong;
   EXPECT_THAT(wrong.Parse({"--broker-key", "k", "lst"}).error, HasSubstr("'lst'"));
+}
+
+TEST(CommandLine, ConnectTakesTls) {
+  CommandLine line;
+  const auto outcome =
+      line.Parse({"connect", "-tk", "--cacert", "ca", "--cert=c", "--key", "k", "--servername", "",
+                  "--alpn", "h2,x", "--starttls", "smtp", "h", "25"});
+  ASSERT_TRUE(outcome.run) << outcome.error;
+  const ClientTlsFlags& tls = line.connect.tls;
+  EXPECT_TRUE(tls.tls && tls.insecure && tls.enabled());
+  EXPECT_EQ(tls.ca + tls.certificate + tls.key, "cack");
+  EXPECT_EQ(tls.server_name, "");
+  EXPECT_EQ(tls.alpn, "h2,x");
+  EXPECT_EQ(tls.starttls, "smtp");
+  CommandLine without;
+  ASSERT_TRUE(without.Parse({"connect", "h", "25"}).run);
+  EXPECT_FALSE(without.connect.tls.enabled() || without.connect.tls.server_name.has_value());
+}
+
+TEST(CommandLine, ListenTakesTlsAndKStillMeansKeepOpen) {
+  CommandLine line;
+  const auto outcome = line.Parse(
+      {"listen", "-kt", "--cert", "c", "--key", "k", "--client-ca", "ca", "--alpn", "h2", "0"});
+  ASSERT_TRUE(outcome.run) << outcome.error;
+  EXPECT_TRUE(line.listen.keep && line.listen.tls.tls);
+  EXPECT_EQ(line.listen.tls.client_ca, "ca");
 }
 
 TEST(CommandLine, ListenTakesACommandAndABound) {

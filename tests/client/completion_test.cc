@@ -56,6 +56,20 @@ TEST(Completion, BashOffersFilesForTheWayToTheBroker) {
   EXPECT_THAT(BashOffers("sockbroker ls --broker-cacert /etc/host"), HasSubstr("/etc/hosts\n"));
 }
 
+TEST(Completion, BashOffersFilesAndProtocolsForTls) {
+  EXPECT_EQ(BashOffers("sockbroker connect --cac"), "--cacert\n");
+  EXPECT_THAT(BashOffers("sockbroker connect --cacert /etc/host"), HasSubstr("/etc/hosts\n"));
+  EXPECT_THAT(BashOffers("sockbroker listen --client-ca /etc/host"), HasSubstr("/etc/hosts\n"));
+  EXPECT_EQ(BashOffers("sockbroker connect --starttls p"), "pop3\npostgres\n");
+}
+
+TEST(Completion, ZshAndFishOfferFilesAndProtocolsForTls) {
+  EXPECT_THAT(Script("zsh"), HasSubstr(":protocol:(smtp imap pop3"));
+  EXPECT_THAT(Script("zsh"), HasSubstr("'*--client-ca["));
+  EXPECT_THAT(Script("fish"), HasSubstr("-l starttls -x -a 'smtp imap pop3"));
+  EXPECT_THAT(Script("fish"), HasSubstr("-l cacert -r -F"));
+}
+
 TEST(Completion, BashOffersTheShells) { EXPECT_EQ(BashOffers("sockbroker completion z"), "zsh\n"); }
 
 TEST(Completion, BashOffersHandlesThatTheProgramLists) {
