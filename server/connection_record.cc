@@ -159,8 +159,16 @@ uint64_t ConnectionRecord::BeginBinding(SessionConnection* binding) {
 
 void ConnectionRecord::EndBinding() {
   binding_ = nullptr;
+  unbound_.WakeAll();
   if (unclaimed_) return GiveBack();
   if (state_ == State::kLost && (reads_.empty() || !readable_after_end_)) Bury();
+}
+
+streams::Task<absl::Status> ConnectionRecord::WaitUnbound() {
+  while (binding_ != nullptr) {
+    if (absl::Status status = co_await unbound_.Wait(); !status.ok()) co_return status;
+  }
+  co_return absl::OkStatus();
 }
 
 void ConnectionRecord::StartTlsFromSession(const v1::SessionStartTls& request, uint64_t begin,

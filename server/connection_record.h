@@ -109,6 +109,8 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   // A new binding; the one before has ended. Returns its epoch.
   uint64_t BeginBinding(SessionConnection* binding);
   void EndBinding();
+  // Until no session has it: OK, or why the wait ended.
+  streams::Task<absl::Status> WaitUnbound();
   // StartTls of a session, at an exact byte: decrypted data begins at `begin`. Whatever fails
   // closes the connection, for what was written behind it was meant for TLS. The result is told to
   // the session that has the connection by then.
@@ -199,6 +201,7 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   bool upgrading_ = false;
   uint64_t epoch_ = 0;
   SessionConnection* binding_ = nullptr;
+  streams::WaitQueue unbound_;
   std::unique_ptr<SessionMemory> session_memory_;
   // What a failed upgrade of a session's has to say about the end.
   RpcStatus upgrade_failure_;

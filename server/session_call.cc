@@ -6,6 +6,7 @@
 #include "server/connection_record.h"
 #include "server/creation_spec.h"
 #include "server/dial.h"
+#include "server/remote_connection.h"
 #include "server/server_record.h"
 #include "server/session_connection.h"
 #include "session/frame_codec.h"
@@ -35,12 +36,14 @@ BrokerSession::Options SessionOptions(const BrokerCore& core) {
   return options;
 }
 
-v1::Closed ClosedFrame(const ConnectionTombstone& tombstone) {
-  v1::Closed closed;
-  *closed.mutable_status() = tombstone.loss.ToProto();
-  *closed.mutable_offsets() = tombstone.last.offsets();
-  closed.set_reason(tombstone.last.close_reason());
-  return closed;
+// Makes the binding one for a session on `home`, on the connection's loop.
+void BringHome(TakeOverResult* result, streams::EventLoop* home) {
+  if (result->connection == nullptr || !result->status.ok()) return;
+  if (streams::GetRunningLoop() == home) {
+    result->binding.connection = result->connection;
+  } else {
+    RemoteConnection::Wrap(result->connection, home, &result->binding);
+  }
 }
 
 }  // namespace
@@ -71,6 +74,13 @@ void SessionCall::OnLoop(Function function) {
     if (self->loop() != loop) return self->OnLoop(std::move(function));
     function();
   });
+}
+
+template <typename Function>
+void SessionCall::AtHome(Function function) {
+  streams::EventLoop* const loop = this->loop();
+  if (loop->IsRunningHere()) return function();
+  loop->Post([self = shared_from_this(), function = std::move(function)]() mutable { function(); });
 }
 
 // --- gRPC's threads
@@ -190,7 +200,6 @@ void SessionCall::Disconnect(RpcStatus status) {
   if (!disconnected_) {
     disconnected_ = true;
     if (!ending_) status_ = std::move(status);
-    binds_.Cancel();
     for (auto& [channel, opening] : openings_) {
       core_->creations.Leave(opening.attempt, opening.waiter);
     }
@@ -255,120 +264,98 @@ void SessionCall::OnOpened(uint32_t channel, const CreationOutcome& outcome) {
     v1::Bind bind;
     bind.set_channel(channel);
     bind.set_handle(std::string(outcome.handle.bytes()));
-    loop()->Spawn(RunBind(shared_from_this(), std::move(bind), /*reopened=*/true),
-                  binds_.token().state());
-    return;
+    return BeginBind(std::move(bind), /*reopened=*/true);
   }
-  auto connection = std::make_shared<SessionConnection>(made.record);
-  BrokerSession::Binding binding;
-  const RpcStatus status =
-      connection->Begin({.holder = session_.holder()}, kInitialWindow, &binding);
-  if (!status.ok()) return Refuse(channel, status);
-  if (session_.Opened(channel, std::move(binding)) == nullptr) {
+  TakeOverResult result;
+  result.connection = std::make_shared<SessionConnection>(made.record);
+  result.status =
+      result.connection->Begin({.holder = session_.holder()}, kInitialWindow, &result.binding);
+  BringHome(&result, loop());
+  if (!result.status.ok()) return Refuse(channel, result.status);
+  if (!Bind(std::move(result), [&](BrokerSession::Binding binding) {
+        return session_.Opened(channel, std::move(binding));
+      })) {
     // The client has given it up meanwhile: nothing was said on it.
-    if (made.record->binding() == connection.get()) connection->Cancel();
     made.record->Close(v1::CLOSED_BY_CLIENT, /*discard=*/true);
-    return;
   }
-  connection->TellIfGone();
+}
+
+template <typename Answer>
+bool SessionCall::Bind(TakeOverResult result, Answer answer) {
+  const auto bound = std::static_pointer_cast<BoundConnection>(result.binding.connection);
+  const session::Position read = result.binding.read;
+  const session::Position write = result.binding.write;
+  if (!disconnected_ && answer(std::move(result.binding)) != nullptr) {
+    // It may have ended before.
+    streams::EventLoop* const there = result.connection->record()->loop();
+    if (there == loop()) {
+      result.connection->TellIfGone();
+    } else {
+      there->Post([connection = result.connection] { connection->TellIfGone(); });
+    }
+    return true;
+  }
+  // It may have been bound and ended at once, by what was sent ahead.
+  if (!bound->unbound()) bound->Unbind(read, absl::Cord(), write);
+  return false;
 }
 
 // --- binding
 
 void SessionCall::Bind(v1::Bind request, const std::string& /*holder*/) {
-  loop()->Spawn(RunBind(shared_from_this(), std::move(request), /*reopened=*/false),
-                binds_.token().state());
+  BeginBind(std::move(request), /*reopened=*/false);
 }
 
-Task<void> SessionCall::RunBind(std::shared_ptr<SessionCall> self, v1::Bind request,
-                                bool reopened) {
+void SessionCall::BeginBind(v1::Bind request, bool reopened) {
   const uint32_t channel = request.channel();
-  BrokerCore* const core = self->core_;
   std::string handle = request.handle();
   if (request.has_request_id()) {
     const std::optional<CreationOutcome> made =
-        core->creations.Find(CreationKey(*self->principal_, request.request_id()));
-    if (!made.has_value()) {
-      co_return self->Refuse(channel, NoSuchHandle());
-    }
-    if (!made->status.ok()) co_return self->Refuse(channel, made->status);
+        core_->creations.Find(CreationKey(*principal_, request.request_id()));
+    if (!made.has_value()) return Refuse(channel, NoSuchHandle());
+    if (!made->status.ok()) return Refuse(channel, made->status);
     handle = std::string(made->handle.bytes());
   }
-  auto found = core->connections.Find(self->principal_->name, handle);
-  if (found.tombstone != nullptr) {
-    if (!self->disconnected_) self->session_.Closed(channel, ClosedFrame(*found.tombstone));
-    co_return;
-  }
-  if (found.record == nullptr) co_return self->Refuse(channel, found.status);
-  const RpcStatus status =
-      co_await self->TryBind(std::move(found.record), std::move(request), reopened);
-  if (!status.ok()) self->Refuse(channel, status);
-}
-
-RpcStatus SessionCall::CheckTurn(ConnectionRecord& record, const v1::Bind& request,
-                                 bool reopened) const {
-  const SessionMemory& memory = record.session_memory();
-  const bool known = memory.holder == session_.holder();
-  // Whoever had it before knows what it said; another's words in between it would take for its own.
-  const bool stale = known ? !reopened && request.attempt() < memory.attempt
-                           : request.epoch() != 0 || (reopened && !memory.holder.empty());
-  if (stale) return StaleEpoch(record.epoch());
-  if (record.binding() != nullptr && !known && !request.steal()) return IsBound(record.epoch());
-  return RpcStatus();
-}
-
-Task<RpcStatus> SessionCall::TryBind(std::shared_ptr<ConnectionRecord> record, v1::Bind request,
-                                     bool reopened) {
-  if (record->loop() != loop()) {
-    co_return WrongState(v1::UNSUPPORTED,
-                         "the connection lives on another loop than this session's others: bind it "
-                         "in a session of its own");
-  }
-  const Lease::Use use = record->BeginCall();
-  while (true) {
-    if (record->state() == ConnectionRecord::State::kReleased) co_return NoSuchHandle();
-    if (record->tombstone() != nullptr) {
-      if (!disconnected_) session_.Closed(request.channel(), ClosedFrame(*record->tombstone()));
-      co_return RpcStatus();
-    }
-    if (RpcStatus status = CheckTurn(*record, request, reopened); !status.ok()) {
-      co_return status;
-    }
-    if (record->upgrading() && !record->session_memory().read_marks.upgrading) {
-      co_return WrongState(v1::UPGRADE_PENDING, "a StartTls is under way");
-    }
-    if (record->reads().idle()) break;
-    record->reads().EndReads(record->epoch() + 1);
-    if (!(co_await record->reads().WaitIdle()).ok()) co_return CallerGone();
-  }
-  if (disconnected_) co_return CallerGone();
-  if (record->binding() != nullptr) {
-    record->binding()->Fence();
-    if (record->tombstone() != nullptr) {
-      session_.Closed(request.channel(), ClosedFrame(*record->tombstone()));
-      co_return RpcStatus();
-    }
-  }
-  SessionConnection::Client client;
-  client.holder = session_.holder();
-  client.attempt = reopened ? record->session_memory().attempt : request.attempt();
-  client.knows_marks = request.epoch() != 0;
+  auto found = core_->connections.Find(principal_->name, handle);
+  if (found.tombstone != nullptr) return session_.Closed(channel, ClosedFrame(*found.tombstone));
+  if (found.record == nullptr) return Refuse(channel, found.status);
+  TakeOverRequest turn;
+  turn.holder = session_.holder();
+  turn.attempt = request.attempt();
+  turn.steal = request.steal();
+  turn.epoch = request.epoch();
+  turn.reopened = reopened;
+  turn.window = kInitialWindow;
   if (request.has_read()) {
-    client.read = session::Position{request.read().offset(), request.read().marks()};
+    turn.read = session::Position{request.read().offset(), request.read().marks()};
   }
-  auto connection = std::make_shared<SessionConnection>(record);
-  BrokerSession::Binding binding;
-  if (RpcStatus status = connection->Begin(client, kInitialWindow, &binding); !status.ok()) {
-    *status.detail().mutable_offsets() = record->offsets();
-    co_return status;
+  streams::EventLoop* const there = found.record->loop();
+  there->Post([self = shared_from_this(), there, record = std::move(found.record), channel,
+               turn = std::move(turn)]() mutable {
+    there->Spawn(RunTakeOver(std::move(self), std::move(record), channel, std::move(turn)));
+  });
+}
+
+Task<void> SessionCall::RunTakeOver(std::shared_ptr<SessionCall> self,
+                                    std::shared_ptr<ConnectionRecord> record, uint32_t channel,
+                                    TakeOverRequest request) {
+  TakeOverResult result = co_await TakeOver(std::move(record), std::move(request));
+  BringHome(&result, self->loop());
+  self->AtHome([raw = self.get(), channel, result = std::move(result)]() mutable {
+    raw->OnTakenOver(channel, std::move(result));
+  });
+}
+
+void SessionCall::OnTakenOver(uint32_t channel, TakeOverResult result) {
+  if (result.closed.has_value()) {
+    if (!disconnected_) session_.Closed(channel, *std::move(result.closed));
+  } else if (!result.status.ok()) {
+    Refuse(channel, result.status);
+  } else {
+    Bind(std::move(result), [&](BrokerSession::Binding binding) {
+      return session_.Bound(channel, std::move(binding));
+    });
   }
-  if (session_.Bound(request.channel(), std::move(binding)) == nullptr) {
-    // The client has given the channel up meanwhile.
-    if (record->binding() == connection.get()) connection->Cancel();
-    co_return RpcStatus();
-  }
-  connection->TellIfGone();
-  co_return RpcStatus();
 }
 
 // --- accepting
@@ -379,14 +366,9 @@ void SessionCall::Listen(v1::Listen request) {
   if (listening == nullptr) {
     auto found = core_->servers.Find(principal_->name, request.server());
     RpcStatus status = found.status;
-    if (found.record == nullptr && found.tombstone != nullptr) {
+    if (found.tombstone != nullptr) {
       status = WrongState(v1::SERVER_CLOSED, "the server is closed");
-    } else if (found.record != nullptr && found.record->loop() != loop()) {
-      status =
-          WrongState(v1::UNSUPPORTED,
-                     "the server lives on another loop than this session's others: listen to it "
-                     "in a session of its own");
-    } else if (core_->draining) {
+    } else if (found.record != nullptr && core_->draining) {
       status = Draining();
     }
     if (!status.ok()) {
@@ -397,54 +379,65 @@ void SessionCall::Listen(v1::Listen request) {
     listening->server = std::move(found.record);
   }
   listening->credits += request.credits();
+  AcceptMore(channel, listening);
+}
+
+void SessionCall::AcceptMore(uint32_t channel, const std::shared_ptr<Listening>& listening) {
+  streams::EventLoop* const there = listening->server->loop();
   while (listening->acceptors < std::min<std::size_t>(listening->credits, kMaxAcceptors)) {
     listening->acceptors++;
-    loop()->Spawn(AcceptSome(shared_from_this(), channel, listening),
-                  listening->cancel.token().state());
+    there->Post([self = shared_from_this(), there, channel, listening] {
+      there->Spawn(AcceptOne(self, channel, listening), listening->cancel.token().state());
+    });
   }
 }
 
-Task<void> SessionCall::AcceptSome(std::shared_ptr<SessionCall> self, uint32_t channel,
-                                   std::shared_ptr<Listening> listening) {
+Task<void> SessionCall::AcceptOne(std::shared_ptr<SessionCall> self, uint32_t channel,
+                                  std::shared_ptr<Listening> listening) {
   BrokerCore* const core = self->core_;
-  const auto wanted = [&] { return listening->acceptors <= listening->credits; };
-  while (wanted()) {
+  TakeOverResult result;
+  while (result.connection == nullptr && result.status.ok()) {
     const CreationOutcome outcome =
         co_await AcceptFrom(core, listening->server, {self->principal_, "", "Session"});
-    if (!outcome.status.ok()) {
-      if (!listening->cancel.cancelled() && !self->disconnected_ &&
-          self->listening_.erase(channel) > 0) {
-        listening->cancel.Cancel();
-        self->session_.Failed(channel, outcome.status.ToProto());
-      }
-      break;
-    }
+    result.status = outcome.status;
+    if (!outcome.status.ok()) break;
     const auto found = core->connections.Find(self->principal_->name, outcome.handle.bytes());
     if (found.record == nullptr) continue;  // lost already
-    if (self->disconnected_ || listening->cancel.cancelled()) {
-      found.record->GiveBack();
-      break;
-    }
-    listening->credits--;
-    auto connection = std::make_shared<SessionConnection>(found.record);
-    BrokerSession::Binding binding;
-    if (!connection->Begin({.holder = self->session_.holder()}, kInitialWindow, &binding).ok() ||
-        self->session_.Accepted(channel, std::move(binding)) == nullptr) {
-      if (found.record->binding() == connection.get()) connection->Cancel();
-      break;
-    }
-    connection->TellIfGone();
+    result.connection = std::make_shared<SessionConnection>(found.record);
+    result.status = result.connection->Begin({.holder = self->session_.holder()}, kInitialWindow,
+                                             &result.binding);
+    BringHome(&result, self->loop());
   }
+  self->AtHome([raw = self.get(), channel, listening, result = std::move(result)]() mutable {
+    raw->OnAccepted(channel, listening, std::move(result));
+  });
+}
+
+void SessionCall::OnAccepted(uint32_t channel, const std::shared_ptr<Listening>& listening,
+                             TakeOverResult result) {
   listening->acceptors--;
+  const bool wanted = !disconnected_ && listening_.contains(channel);
+  if (!result.status.ok()) {
+    if (!wanted) return;
+    StopListening(channel);
+    return Refuse(channel, result.status);
+  }
+  if (wanted) listening->credits--;
+  const bool bound = Bind(std::move(result), [&](BrokerSession::Binding binding) {
+    return wanted ? session_.Accepted(channel, std::move(binding)) : nullptr;
+  });
+  if (bound) AcceptMore(channel, listening);
 }
 
 void SessionCall::StopListening(uint32_t channel) {
   const auto found = listening_.extract(channel);
-  if (!found.empty()) found.mapped()->cancel.Cancel();
+  if (found.empty()) return;
+  const std::shared_ptr<Listening> listening = found.mapped();
+  listening->server->loop()->Post([listening] { listening->cancel.Cancel(); });
 }
 
 void SessionCall::Claimed(session::BrokerConnection* connection) {
-  static_cast<SessionConnection*>(connection)->Claim();
+  static_cast<BoundConnection*>(connection)->Claim();
 }
 
 uint64_t SessionCall::GrowWindow(session::BrokerConnection* /*connection*/, uint64_t window) {

@@ -23,15 +23,14 @@
 #include "server/creation.h"
 #include "server/errors.h"
 #include "server/principal.h"
+#include "server/session_connection.h"
 #include "session/broker_session.h"
 #include "streams/cancel.h"
 #include "streams/task.h"
 
 namespace sockbroker::server {
 
-class ConnectionRecord;
 class ServerRecord;
-class SessionConnection;
 
 class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                           private session::BrokerSession::Host,
@@ -87,20 +86,29 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     std::shared_ptr<ServerRecord> server;
     uint32_t credits = 0;
     std::size_t acceptors = 0;
-    streams::CancelSource cancel;
+    streams::CancelSource cancel;  // the server's loop's
   };
 
   void OnOpened(uint32_t channel, const CreationOutcome& outcome);
   void Refuse(uint32_t channel, const RpcStatus& status);
-  static streams::Task<void> RunBind(std::shared_ptr<SessionCall> self, v1::Bind request,
-                                     bool reopened);
-  // Binds, or says why not. `reopened`: the Open that made it was repeated.
-  streams::Task<RpcStatus> TryBind(std::shared_ptr<ConnectionRecord> record, v1::Bind request,
-                                   bool reopened);
-  // Whose turn it is: docs/session.md.
-  RpcStatus CheckTurn(ConnectionRecord& record, const v1::Bind& request, bool reopened) const;
-  static streams::Task<void> AcceptSome(std::shared_ptr<SessionCall> self, uint32_t channel,
-                                        std::shared_ptr<Listening> listening);
+  // Tells the frame logic of a binding, by `answer`. False: nobody wants it, and it was undone.
+  template <typename Answer>
+  bool Bind(TakeOverResult result, Answer answer);
+  void BeginBind(v1::Bind request, bool reopened);
+  void OnTakenOver(uint32_t channel, TakeOverResult result);
+  void AcceptMore(uint32_t channel, const std::shared_ptr<Listening>& listening);
+  void OnAccepted(uint32_t channel, const std::shared_ptr<Listening>& listening,
+                  TakeOverResult result);
+
+  // On the loop of the connection, or the server: either may be another than the session's.
+  static streams::Task<void> RunTakeOver(std::shared_ptr<SessionCall> self,
+                                         std::shared_ptr<ConnectionRecord> record, uint32_t channel,
+                                         TakeOverRequest request);
+  static streams::Task<void> AcceptOne(std::shared_ptr<SessionCall> self, uint32_t channel,
+                                       std::shared_ptr<Listening> listening);
+  // Runs `function` on the session's loop, at once if this is it. Only once that was chosen.
+  template <typename Function>
+  void AtHome(Function function);
 
   BrokerCore* const core_;
   const std::shared_ptr<const Principal> principal_;
@@ -114,7 +122,6 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   session::BrokerSession session_;
   absl::flat_hash_map<uint32_t, Opening> openings_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<Listening>> listening_;
-  streams::CancelSource binds_;
   bool flush_scheduled_ = false;
   bool acks_scheduled_ = false;
   bool writing_ = false;

@@ -8,6 +8,74 @@
 namespace sockbroker::server {
 
 using session::Position;
+using streams::Task;
+
+namespace {
+
+// Whoever had it before knows what it said; another's words in between it would take for its own.
+RpcStatus CheckTurn(ConnectionRecord& record, const TakeOverRequest& request) {
+  const SessionMemory& memory = record.session_memory();
+  const bool known = memory.holder == request.holder;
+  const bool stale = known ? !request.reopened && request.attempt < memory.attempt
+                           : request.epoch != 0 || (request.reopened && !memory.holder.empty());
+  if (stale) return StaleEpoch(record.epoch());
+  if (record.binding() != nullptr && !known && !request.steal) return IsBound(record.epoch());
+  return RpcStatus();
+}
+
+}  // namespace
+
+v1::Closed ClosedFrame(const ConnectionTombstone& tombstone) {
+  v1::Closed closed;
+  *closed.mutable_status() = tombstone.loss.ToProto();
+  *closed.mutable_offsets() = tombstone.last.offsets();
+  closed.set_reason(tombstone.last.close_reason());
+  return closed;
+}
+
+Task<TakeOverResult> TakeOver(std::shared_ptr<ConnectionRecord> record, TakeOverRequest request) {
+  TakeOverResult result;
+  const Lease::Use use = record->BeginCall();
+  while (true) {
+    if (record->state() == ConnectionRecord::State::kReleased) {
+      result.status = NoSuchHandle();
+      co_return result;
+    }
+    if (record->tombstone() != nullptr) {
+      result.closed = ClosedFrame(*record->tombstone());
+      co_return result;
+    }
+    result.status = CheckTurn(*record, request);
+    if (result.status.ok() && record->upgrading() &&
+        !record->session_memory().read_marks.upgrading) {
+      result.status = WrongState(v1::UPGRADE_PENDING, "a StartTls is under way");
+    }
+    if (!result.status.ok()) co_return result;
+    absl::Status waited;
+    if (!record->reads().idle()) {
+      record->reads().EndReads(record->epoch() + 1);
+      waited = co_await record->reads().WaitIdle();
+    } else if (record->binding() != nullptr) {
+      record->binding()->Fence();
+      waited = co_await record->WaitUnbound();
+    } else {
+      break;
+    }
+    if (!waited.ok()) {
+      result.status = CallerGone();
+      co_return result;
+    }
+  }
+  SessionConnection::Client client;
+  client.holder = request.holder;
+  client.attempt = request.reopened ? record->session_memory().attempt : request.attempt;
+  client.knows_marks = request.epoch != 0;
+  client.read = request.read;
+  result.connection = std::make_shared<SessionConnection>(record);
+  result.status = result.connection->Begin(client, request.window, &result.binding);
+  if (!result.status.ok()) *result.status.detail().mutable_offsets() = record->offsets();
+  co_return result;
+}
 
 RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
                                    session::BrokerSession::Binding* binding) {
@@ -48,26 +116,21 @@ RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
   return RpcStatus();
 }
 
-void SessionConnection::OnBinding(session::BrokerChannel* channel) {
-  channel_ = channel;
+void SessionConnection::OnBinding(session::ConnectionListener* listener) {
+  listener_ = listener;
   // Offered, it is not claimed yet.
   if (!record_->unclaimed()) use_.emplace(record_->BeginCall());
 }
-
-void SessionConnection::Claim() { use_.emplace(record_->BeginCall()); }
 
 void SessionConnection::TellIfGone() {
   if (record_->state() == ConnectionRecord::State::kLost) OnGone();
 }
 
-void SessionConnection::Cancel() {
-  const SessionMemory& memory = record_->session_memory();
-  Unbind(memory.read, absl::Cord(), {record_->writes().offset(), memory.write_marks});
+void SessionConnection::Fence() { listener_->Fence(record_->epoch() + 1); }
+
+absl::Cord SessionConnection::Read(std::size_t max, std::size_t /*retained*/) {
+  return record_->reads().Pull(max);
 }
-
-void SessionConnection::Fence() { channel_->Fence(record_->epoch() + 1); }
-
-absl::Cord SessionConnection::Read(std::size_t max) { return record_->reads().Pull(max); }
 
 bool SessionConnection::Exhausted() const {
   return record_->reads().buffered() == 0 &&
@@ -93,30 +156,30 @@ void SessionConnection::Unbind(Position read, absl::Cord unread, Position write)
   memory.read = read;
   memory.write_marks = write.marks;
   record->reads().EndPull(std::move(unread));
-  channel_ = nullptr;
+  listener_ = nullptr;
   use_.reset();
   record->EndBinding();
 }
 
 void SessionConnection::OnGone() {
-  if (channel_ == nullptr) return;
+  if (listener_ == nullptr) return;
   const RpcStatus loss = record_->LossError();
-  if (!loss.ok() && !Exhausted()) channel_->OnWriteClosed(loss.ToProto());
-  channel_->OnGone(record_->ClosedFrame());
+  if (!loss.ok() && !Exhausted()) listener_->OnWriteClosed(loss.ToProto());
+  listener_->OnGone(record_->ClosedFrame());
 }
 
 void SessionConnection::OnTlsStarted() {
-  if (channel_ != nullptr) channel_->OnTlsStarted();
+  if (listener_ != nullptr) listener_->OnTlsStarted();
 }
 
 void SessionConnection::OnReadable() {
-  if (channel_ != nullptr) channel_->OnReadable();
+  if (listener_ != nullptr) listener_->OnReadable();
 }
 
 void SessionConnection::OnFlushed() {
   const uint64_t flushed = record_->writes().flushed();
-  if (channel_ == nullptr || flushed == std::exchange(flushed_, flushed)) return;
-  channel_->OnFlushed();
+  if (listener_ == nullptr || flushed == std::exchange(flushed_, flushed)) return;
+  listener_->OnFlushed();
 }
 
 }  // namespace sockbroker::server

@@ -1,12 +1,9 @@
-// SessionConnection: a connection of the broker's, as the frame logic of a session drives it.
+// SessionConnection: a connection of the broker's, as the frame logic of a session drives it, on
+// the connection's loop. And TakeOver, which decides whose turn it is.
 //
-//   auto connection = std::make_shared<SessionConnection>(record);
-//   session::BrokerSession::Binding binding;
-//   RpcStatus status = connection->Begin({.holder = holder}, &binding);
-//   session.Bound(number, std::move(binding));
-//   connection->TellIfGone();
-//
-// On the connection's loop, which is the session's. It lives until Unbind.
+//   TakeOverResult result = co_await TakeOver(record, {.holder = holder, .steal = true});
+//   session.Bound(number, std::move(result.binding));
+//   result.connection->TellIfGone();
 #pragma once
 
 #include <cstdint>
@@ -15,15 +12,17 @@
 #include <string>
 
 #include "absl/strings/cord.h"
+#include "server/bound_connection.h"
 #include "server/connection_record.h"
 #include "server/errors.h"
 #include "server/lease.h"
 #include "session/broker_session.h"
 #include "streams/stream_reader.h"
+#include "streams/task.h"
 
 namespace sockbroker::server {
 
-class SessionConnection final : public session::BrokerConnection,
+class SessionConnection final : public BoundConnection,
                                 public std::enable_shared_from_this<SessionConnection>,
                                 private streams::PullListener {
  public:
@@ -46,23 +45,19 @@ class SessionConnection final : public session::BrokerConnection,
   // Once the client has been told of the binding: a connection that has ended before ends it,
   // behind what is left to be read.
   void TellIfGone();
-  // The session had no channel for it after all.
-  void Cancel();
-  // Another takes it; ends in Unbind.
-  void Fence();
-  // The client has taken what it was offered.
-  void Claim();
-
   const std::shared_ptr<ConnectionRecord>& record() const { return record_; }
-  session::BrokerChannel* channel() const { return channel_; }
+  // Another takes it. Ends in Unbind, at once or (RemoteConnection) later.
+  void Fence();
 
   // --- the record's word
   void OnGone();
   void OnTlsStarted();
 
-  // --- session::BrokerConnection
-  void OnBinding(session::BrokerChannel* channel) override;
-  absl::Cord Read(std::size_t max) override;
+  // --- BoundConnection
+  void Claim() override { use_.emplace(record_->BeginCall()); }
+  bool unbound() const override { return record_->binding() != this; }
+  void OnBinding(session::ConnectionListener* listener) override;
+  absl::Cord Read(std::size_t max, std::size_t retained) override;
   bool AtEof() const override { return record_->reads().reader().AtEof(); }
   bool Exhausted() const override;
   session::ReadMarkLog& read_marks() override { return record_->session_memory().read_marks; }
@@ -79,10 +74,35 @@ class SessionConnection final : public session::BrokerConnection,
   void OnFlushed() override;
 
   const std::shared_ptr<ConnectionRecord> record_;
-  session::BrokerChannel* channel_ = nullptr;
+  session::ConnectionListener* listener_ = nullptr;
   // The lease counts from the end of the binding on.
   std::optional<Lease::Use> use_;
-  uint64_t flushed_ = 0;  // as the channel knows it
+  uint64_t flushed_ = 0;  // as the listener knows it
 };
+
+struct TakeOverRequest {
+  std::string holder;
+  uint64_t attempt = 0;
+  bool steal = false;
+  // The client's last epoch; 0: it never had the connection.
+  uint64_t epoch = 0;
+  // A repeated Open found the connection that its first has made.
+  bool reopened = false;
+  std::optional<session::Position> read;
+  uint64_t window = 0;
+};
+struct TakeOverResult {
+  RpcStatus status;
+  // It is gone, and nothing of it is left to be read.
+  std::optional<v1::Closed> closed;
+  // With neither of these:
+  std::shared_ptr<SessionConnection> connection;
+  session::BrokerSession::Binding binding;
+};
+// Binds a connection that exists, on its loop; fences who has it. docs/session.md, "Whose turn".
+streams::Task<TakeOverResult> TakeOver(std::shared_ptr<ConnectionRecord> record,
+                                       TakeOverRequest request);
+
+v1::Closed ClosedFrame(const ConnectionTombstone& tombstone);
 
 }  // namespace sockbroker::server

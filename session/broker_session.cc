@@ -106,7 +106,7 @@ void BrokerChannel::Refill(std::size_t max) {
     }
     max = std::min<uint64_t>(max, until);
   }
-  absl::Cord bytes = connection_->Read(max);
+  absl::Cord bytes = connection_->Read(max, out.kept_bytes());
   if (!bytes.empty()) {
     out.Append(std::move(bytes));
     return;
@@ -408,7 +408,7 @@ void BrokerSession::OnAck(const v1::Ack& ack) {
     Fault(channel, status);
     return;
   }
-  if (channel->connection_ != nullptr) channel->connection_->OnTaken();
+  if (channel->connection_ != nullptr) channel->connection_->OnTaken(channel->out.kept_bytes());
   if (channel->end_sent_) {
     if (channel->out.taken() != channel->out.end()) return;
     channel->LetGo();

@@ -30,7 +30,6 @@
 
 namespace sockbroker::session {
 
-class BrokerChannel;
 class BrokerSession;
 
 // The marks of a connection's read stream, by their numbers: the peer's EOF, upgrades. It lives as
@@ -53,35 +52,54 @@ struct ReadMarkLog {
   void EndUpgrade(v1::TlsInfo info);
 };
 
-// A connection as a session drives it. The host tells the channel what happens to it: see
-// BrokerChannel.
+// What happens to a connection, told to whoever drives it.
+class ConnectionListener {
+ public:
+  // There may be something to read, or the peer's EOF.
+  virtual void OnReadable() = 0;
+  // BrokerConnection::Flushed has moved.
+  virtual void OnFlushed() = 0;
+  // The upgrade is done, and in the log; decrypted data is what Read gives from now on.
+  virtual void OnTlsStarted() = 0;
+  // The peer will take no more.
+  virtual void OnWriteClosed(google::rpc::Status status) = 0;
+  // The connection is gone; what Read still gives comes before `closed`.
+  virtual void OnGone(v1::Closed closed) = 0;
+  // Another binding takes the connection: gives it back (Unbind), tells the client, and ends the
+  // channel.
+  virtual void Fence(uint64_t new_epoch) = 0;
+
+ protected:
+  ~ConnectionListener() = default;
+};
+
+// A connection as a session drives it.
 class BrokerConnection {
  public:
   virtual ~BrokerConnection() = default;
 
-  // The first call: `channel` drives it from now on.
-  virtual void OnBinding(BrokerChannel* /*channel*/) {}
+  // The first call: `listener` drives it from now on, until Unbind.
+  virtual void OnBinding(ConnectionListener* /*listener*/) {}
 
   // What has arrived, at most `max` bytes, without waiting; empty if there is nothing now. When
-  // there is something again the host calls BrokerChannel::OnReadable. 0: the client has no room.
-  virtual absl::Cord Read(std::size_t max) = 0;
+  // there is something again it says OnReadable. `max` 0: the client has no room. `retained`: so
+  // many bytes were read before and are kept until the client has taken them.
+  virtual absl::Cord Read(std::size_t max, std::size_t retained) = 0;
   // The peer has ended its direction and everything before was read.
   virtual bool AtEof() const = 0;
   // Everything that ever will arrive was read: after EOF, or once the connection is gone.
   virtual bool Exhausted() const = 0;
   virtual ReadMarkLog& read_marks() = 0;
 
-  // The client has taken more of what was read: less is retained for it.
-  virtual void OnTaken() {}
+  // The client has taken more of what was read: only so much is retained for it now.
+  virtual void OnTaken(std::size_t /*retained*/) {}
 
   // kFailedPrecondition behind WriteEof.
   virtual absl::Status Write(absl::Cord bytes) = 0;
-  // One past the last byte that the kernel has. When it moves the host calls
-  // BrokerChannel::OnFlushed.
+  // One past the last byte that the kernel has.
   virtual uint64_t Flushed() const = 0;
   virtual void WriteEof() = 0;
-  // `taken_back`: what was read from it but belongs to TLS. ReadMarkLog::EndUpgrade or OnGone
-  // answers.
+  // `taken_back`: what was read from it but belongs to TLS. OnTlsStarted or OnGone answers.
   virtual void StartTls(const v1::SessionStartTls& request, absl::Cord taken_back) = 0;
   virtual void Close() = 0;
   virtual void Abort() = 0;
@@ -92,20 +110,14 @@ class BrokerConnection {
 };
 
 // A channel with a connection behind it.
-class BrokerChannel final : public MuxChannel {
+class BrokerChannel final : public MuxChannel, public ConnectionListener {
  public:
-  // There may be something to read, or the peer's EOF.
-  void OnReadable();
-  void OnFlushed();
-  // The upgrade is done, and in the log; decrypted data is what Read gives from now on.
-  void OnTlsStarted();
-  // The peer will take no more.
-  void OnWriteClosed(google::rpc::Status status);
-  // The connection is gone; what Read still gives comes before `closed`.
-  void OnGone(v1::Closed closed);
-  // Another binding takes the connection: gives it back (Unbind), tells the client, and ends the
-  // channel.
-  void Fence(uint64_t new_epoch);
+  void OnReadable() override;
+  void OnFlushed() override;
+  void OnTlsStarted() override;
+  void OnWriteClosed(google::rpc::Status status) override;
+  void OnGone(v1::Closed closed) override;
+  void Fence(uint64_t new_epoch) override;
   // Asks the client to send no further than so many bytes beyond what arrived.
   void Revoke(uint64_t window);
 

@@ -48,7 +48,7 @@ class Socket final : public BrokerConnection, public std::enable_shared_from_thi
  public:
   Socket(World* world, int id, Script script) : world_(world), id_(id), script_(script) {}
 
-  absl::Cord Read(std::size_t max) override;
+  absl::Cord Read(std::size_t max, std::size_t retained) override;
   bool AtEof() const override {
     return unread_.empty() && read_index_ == script_.from_peer && peer_said_ == RawTotal() &&
            (!script_.tls || tls_started_);
@@ -268,7 +268,7 @@ class World {
 
 // --- Socket
 
-absl::Cord Socket::Read(std::size_t max) {
+absl::Cord Socket::Read(std::size_t max, std::size_t /*retained*/) {
   absl::Cord bytes;
   if (!unread_.empty()) {
     const std::size_t size = std::min(max, unread_.size());
@@ -485,7 +485,7 @@ void SessionHost::BindTo(uint32_t channel, const std::shared_ptr<Socket>& socket
                                        read.offset, ".", read.marks));
     }
     // What the client has already is skipped.
-    absl::Cord skipped = socket->Read(wanted.offset - read.offset);
+    absl::Cord skipped = socket->Read(wanted.offset - read.offset, 0);
     if (skipped.size() != wanted.offset - read.offset) {
       return world_->Fail("a client claims bytes that were never read");
     }
