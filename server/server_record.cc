@@ -16,12 +16,23 @@ namespace {
 
 using streams::Task;
 
-// Connections whose PROXY header or TLS handshake is under way at once, per server. Whoever
-// connects and says nothing takes one until its time-out.
-constexpr std::size_t kMaxPreparing = 64;
+// Connections whose PROXY header or TLS handshake is under way at once, per server: an eighth of
+// all descriptors, within these. Whoever connects and says nothing holds one until its time-out, or
+// until others need it.
+constexpr std::size_t kLeastPreparing = 16;
+constexpr std::size_t kMostPreparing = 1024;
+// While some stall, so many more than are waited for are taken from the backlog: behind who is
+// silent there stand others, and each silent one costs kStalled.
+constexpr std::size_t kMaxAhead = 64;
 // One that takes longer no longer counts as a connection on its way: the next is taken from
 // the backlog.
 constexpr absl::Duration kStalled = absl::Milliseconds(50);
+
+std::size_t MaxPreparing(const BrokerCore& core) {
+  const DescriptorBudget* const budget = core.options.descriptors;
+  if (budget == nullptr) return kMostPreparing;
+  return std::clamp<std::size_t>(budget->capacity() / 8, kLeastPreparing, kMostPreparing);
+}
 
 }  // namespace
 
@@ -51,6 +62,7 @@ ServerRecord::ServerRecord(BrokerCore* core, Birth birth, streams::EventLoop* lo
       started_at_(loop->Now()),
       server_(std::move(birth.server)),
       descriptors_(std::move(birth.descriptors)),
+      max_preparing_(MaxPreparing(*core)),
       lease_(loop, settings_.lease, [this] { Close("the lease has expired"); }) {}
 
 // --- Accept
@@ -79,8 +91,11 @@ Task<RpcStatus> ServerRecord::Accept(AcceptedSocket* accepted) {
 
 // Whether one more connection should leave the kernel's backlog.
 bool ServerRecord::WantsMore() const {
-  return !closed_ && preparing_ < kMaxPreparing &&
-         waiters_.size() > ready_.size() + (preparing_ - stalled_);
+  if (closed_ || waiters_.size() <= ready_.size()) return false;
+  // One that stalls can make room.
+  if (preparing_.size() >= max_preparing_ && OneThatCanGo() == nullptr) return false;
+  const std::size_t on_their_way = preparing_.size() - stalled_;
+  return waiters_.size() + std::min(stalled_, kMaxAhead) > ready_.size() + on_their_way;
 }
 
 void ServerRecord::UpdatePump() {
@@ -98,6 +113,11 @@ Task<void> ServerRecord::Pump(std::shared_ptr<ServerRecord> self) {
     // Before anything leaves the backlog: what we can't keep stays there.
     std::vector<DescriptorBudget::Hold> descriptor;
     if (RpcStatus status = self->core_->AcquireDescriptors(1, &descriptor); !status.ok()) {
+      // Whoever says nothing keeps nobody out.
+      if (self->EndOneThatStalls()) {
+        if (!(co_await self->prepared_.Wait()).ok()) break;
+        continue;
+      }
       self->FailAccepts(status);
       break;
     }
@@ -114,8 +134,10 @@ Task<void> ServerRecord::Pump(std::shared_ptr<ServerRecord> self) {
       socket.connection.writer.Abort();
     } else if (self->settings_.proxy_header_timeout.has_value() ||
                self->settings_.tls.context != nullptr) {
-      self->preparing_++;
-      self->loop_->Spawn(PrepareForAccept(self, std::move(socket)),
+      if (self->preparing_.size() >= self->max_preparing_) self->EndOneThatStalls();
+      auto preparation = std::make_unique<Preparation>();
+      self->preparing_.push_back(preparation.get());
+      self->loop_->Spawn(PrepareForAccept(self, std::move(socket), std::move(preparation)),
                          self->prepare_cancel_.token().state());
     } else {
       self->ready_.push_back(std::move(socket));
@@ -160,39 +182,76 @@ void ServerRecord::FailAccepts(const RpcStatus& status) {
 
 // --- what comes before Accept: PROXY headers, TLS handshakes
 
-Task<void> ServerRecord::PrepareForAccept(std::shared_ptr<ServerRecord> self,
-                                          AcceptedSocket socket) {
-  bool stalled = false;
+ServerRecord::Preparation* ServerRecord::OneThatCanGo() const {
+  Preparation* oldest = nullptr;
+  for (Preparation* preparation : preparing_) {
+    if (!preparation->stalled) continue;
+    if (!preparation->spoke) return preparation;
+    if (oldest == nullptr) oldest = preparation;
+  }
+  // Who has said something is slow at worst: the silent ones that have just come go before.
+  return stalled_ + ending_ == preparing_.size() ? oldest : nullptr;
+}
+
+bool ServerRecord::EndOneThatStalls() {
+  Preparation* const chosen = OneThatCanGo();
+  if (chosen == nullptr) return ending_ > 0;
+  chosen->stalled = false;
+  stalled_--;
+  chosen->ending = true;
+  ending_++;
+  chosen->cancel->Cancel();
+  return true;
+}
+
+Task<void> ServerRecord::PrepareForAccept(std::shared_ptr<ServerRecord> self, AcceptedSocket socket,
+                                          std::unique_ptr<Preparation> preparation) {
+  streams::CancelSource cancel(co_await streams::GetCancelToken());
+  preparation->cancel = &cancel;
   streams::Timer timer(self->loop_, [&] {
-    stalled = true;
+    preparation->stalled = true;
     self->stalled_++;
     self->UpdatePump();
   });
   timer.SetAfter(kStalled);
-  const bool prepared = co_await Prepare(self->settings_, &socket);
+  const bool prepared = co_await streams::WithCancel(
+      Prepare(self->settings_, preparation.get(), &socket), cancel.token());
   timer.Cancel();
-  if (stalled) self->stalled_--;
-  self->preparing_--;
+  if (preparation->stalled) self->stalled_--;
+  if (preparation->ending) self->ending_--;
+  self->preparing_.remove(preparation.get());
   if (prepared && !self->closed_) {
     self->ready_.push_back(std::move(socket));
     self->Deliver();
   } else {
     // Nobody asked for this one: there is nobody to tell.
     socket.connection.writer.Abort();
+    socket = AcceptedSocket();
   }
+  self->prepared_.WakeAll();
   self->UpdatePump();
 }
 
-Task<bool> ServerRecord::Prepare(const ServerSettings& settings, AcceptedSocket* socket) {
+Task<bool> ServerRecord::Prepare(const ServerSettings& settings, Preparation* preparation,
+                                 AcceptedSocket* socket) {
   if (settings.proxy_header_timeout.has_value()) {
-    const absl::StatusOr<RpcStatus> parsed =
-        co_await streams::WaitFor(ParseProxyHeader(socket), *settings.proxy_header_timeout);
+    const absl::StatusOr<RpcStatus> parsed = co_await streams::WaitFor(
+        ParseProxyHeader(preparation, socket), *settings.proxy_header_timeout);
     if (!parsed.ok() || !parsed->ok()) co_return false;
   }
   if (settings.tls.context != nullptr) {
     // What came behind the PROXY header is the begin of the handshake. Its time-out is TLS's own.
     streams::StartTlsOptions options = ToStartTlsOptions(settings.tls);
     options.unread = streams::StartTlsOptions::Unread::kBelongsToTls;
+    // A client speaks first: until then there is no use for the memory that TLS takes.
+    if (!preparation->spoke) {
+      streams::EventLoop* const loop = streams::GetRunningLoop();
+      const absl::Time deadline = loop->Now() + options.stream.handshake_timeout;
+      const absl::StatusOr<bool> spoke = co_await streams::WaitFor(
+          FirstBytes(preparation, socket), options.stream.handshake_timeout);
+      if (!spoke.ok() || !*spoke) co_return false;
+      options.stream.handshake_timeout = std::max(deadline - loop->Now(), absl::Milliseconds(1));
+    }
     socket->tls = true;
     const absl::Status status =
         co_await socket->connection.writer.StartTls(settings.tls.context, std::move(options));
@@ -201,7 +260,15 @@ Task<bool> ServerRecord::Prepare(const ServerSettings& settings, AcceptedSocket*
   co_return true;
 }
 
-Task<RpcStatus> ServerRecord::ParseProxyHeader(AcceptedSocket* socket) {
+Task<bool> ServerRecord::FirstBytes(Preparation* preparation, AcceptedSocket* socket) {
+  absl::StatusOr<absl::Cord> data = co_await socket->connection.reader.Read(65536);
+  if (!data.ok() || data->empty()) co_return false;
+  preparation->spoke = true;
+  socket->connection.reader.Unread(*std::move(data));
+  co_return true;
+}
+
+Task<RpcStatus> ServerRecord::ParseProxyHeader(Preparation* preparation, AcceptedSocket* socket) {
   const auto bad = [](absl::string_view message) {
     return WrongState(v1::BAD_PROXY_HEADER, message);
   };
@@ -211,6 +278,7 @@ Task<RpcStatus> ServerRecord::ParseProxyHeader(AcceptedSocket* socket) {
     absl::StatusOr<absl::Cord> data = co_await socket->connection.reader.Read(65536);
     if (!data.ok()) co_return bad(data.status().message());
     if (data->empty()) co_return bad("the connection ended within its PROXY header");
+    preparation->spoke = true;
     received.Append(*std::move(data));
     switch (parser.Feed(received.Flatten())) {
       case ProxyHeaderParser::Result::kNeedMore:

@@ -2,13 +2,15 @@
 // what was accepted but is nobody's yet. Lives on the server's loop; everything but the constants
 // belongs to that loop's thread.
 //
-// Connections stay in the kernel's backlog while nobody waits. Where a PROXY header is demanded,
-// headers are read side by side, so that a peer that sends none delays nobody.
+// Connections stay in the kernel's backlog while nobody waits. Where a PROXY header or a TLS
+// handshake comes first, they are had side by side, so that a peer that sends nothing delays
+// nobody; when there are too many of those, the one that has been silent for the longest goes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -81,15 +83,31 @@ class ServerRecord : public std::enable_shared_from_this<ServerRecord> {
     RpcStatus status;
     AcceptedSocket socket;
   };
+  // What must come before a connection can be given to an Accept.
+  struct Preparation {
+    bool spoke = false;    // any byte came
+    bool stalled = false;  // others no longer wait for it
+    bool ending = false;   // it was told to make room
+    streams::CancelSource* cancel = nullptr;
+  };
 
   ServerRecord(BrokerCore* core, Birth birth, streams::EventLoop* loop);
 
   static streams::Task<void> Watch(std::shared_ptr<ServerRecord> self);
   static streams::Task<void> Pump(std::shared_ptr<ServerRecord> self);
   static streams::Task<void> PrepareForAccept(std::shared_ptr<ServerRecord> self,
-                                              AcceptedSocket socket);
-  static streams::Task<bool> Prepare(const ServerSettings& settings, AcceptedSocket* socket);
-  static streams::Task<RpcStatus> ParseProxyHeader(AcceptedSocket* socket);
+                                              AcceptedSocket socket,
+                                              std::unique_ptr<Preparation> preparation);
+  static streams::Task<bool> Prepare(const ServerSettings& settings, Preparation* preparation,
+                                     AcceptedSocket* socket);
+  static streams::Task<RpcStatus> ParseProxyHeader(Preparation* preparation,
+                                                   AcceptedSocket* socket);
+  // Until the peer has said something, which is left unread: true; else it has ended.
+  static streams::Task<bool> FirstBytes(Preparation* preparation, AcceptedSocket* socket);
+  // The oldest that stalls and never said a word; when all stall, the oldest of all; else null.
+  Preparation* OneThatCanGo() const;
+  // Ends it. Says whether there is one that will end.
+  bool EndOneThatStalls();
   bool WantsMore() const;
   void UpdatePump();
   void Deliver();
@@ -119,8 +137,11 @@ class ServerRecord : public std::enable_shared_from_this<ServerRecord> {
   bool pumping_ = false;
   std::unique_ptr<streams::CancelSource> pump_cancel_;
   streams::CancelSource prepare_cancel_;
-  std::size_t preparing_ = 0;
-  std::size_t stalled_ = 0;  // of those, the ones that others no longer wait for
+  const std::size_t max_preparing_;
+  std::list<Preparation*> preparing_;  // the oldest first
+  std::size_t stalled_ = 0;            // of those
+  std::size_t ending_ = 0;             // of those, and no longer among the stalled
+  streams::WaitQueue prepared_;        // one of them has ended, well or not
 
   Lease lease_;
 };

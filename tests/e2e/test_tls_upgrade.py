@@ -373,6 +373,28 @@ def test_handshakes_that_stall_hold_up_nobody_elses_accept(stub, certificates):
         s.close()
 
 
+def test_any_number_of_silent_clients_delays_nobody(start_broker, certificates):
+    broker = start_broker(limit=600)  # so that 43 handshakes may stall at once
+    stub = broker.stub()
+    server, address = start_server(stub, tls=certificates.server_options(), options=servers.ServerOptions(backlog=1000))
+    silent = [plain_client(address) for _ in range(400)]
+    half = TlsEnd(None, certificates.client_context(), server_hostname="localhost").hello()
+    for s in silent[::2]:
+        s.sendall(half[:100])
+    for _ in range(3):
+        waiting = accept_later(stub, server)
+        with certificates.client_context().wrap_socket(plain_client(address), server_hostname="localhost") as client:
+            c = waiting.result().connection
+            client.sendall(b"x\n")
+            assert read_line(stub, c) == b"x\n"
+            close(stub, c)
+    assert broker.descriptors() < 200
+    with pytest.raises(ConnectionResetError):
+        silent[1].recv(1)
+    for s in silent:
+        s.close()
+
+
 def test_garbage_instead_of_a_server_hello_is_an_error_and_so_is_an_end(stub, python_peer, certificates):
     tls = certificates.client_options(server_hostname="localhost")
     garbage = python_peer(lambda s: (s.recv(65536), s.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), s.recv(65536)))

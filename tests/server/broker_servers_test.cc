@@ -429,5 +429,78 @@ TEST_F(ServersWithFewDescriptors, WhatCannotBeKeptStaysInTheBacklog) {
   EXPECT_EQ(Read(next, 1).data(), "x");
 }
 
+// An eighth of 136 is 17.
+class ServersOfTheSilent : public BrokerServers {
+ protected:
+  BrokerOptions Options() override {
+    budget_ = std::make_unique<DescriptorBudget>(256 + Capacity());
+    BrokerOptions options = BrokerFixture::Options();
+    options.descriptors = budget_.get();
+    return options;
+  }
+  virtual uint64_t Capacity() const { return 136; }
+
+  v1::Server StartWithHeaders() {
+    return Start([](auto* r) {
+      r->mutable_options()->mutable_proxy_protocol()->mutable_timeout()->set_seconds(3600);
+    });
+  }
+  void ConnectSilently(const v1::Server& server, int count) {
+    for (int i = 0; i < count; i++) silent_.push_back(ConnectTo(server.sockets(0)));
+  }
+
+  std::vector<Peer> silent_;
+};
+
+TEST_F(ServersOfTheSilent, TheOldestOfThemMakesRoomWhenThereAreTooMany) {
+  const v1::Server server = StartWithHeaders();
+  ConnectSilently(server, 60);
+  Peer good = ConnectTo(server.sockets(0));
+  good.Send("PROXY UNKNOWN\r\nhello\n");
+  auto waiting = BeginAccept(server.handle());
+  EVENTUALLY((Advance(absl::Milliseconds(50)), waiting->done.load()));
+  ASSERT_TRUE(waiting->status.ok());
+  EXPECT_EQ(ReadLine(waiting->response.connection().handle()).data(), "hello\n");
+  // Far from its time-out.
+  silent_.front().ReceiveAll();
+  EVENTUALLY(GetServer(server.handle()).active_connections() <= 18);
+  // The last ones are still waited for.
+  silent_.back().Send("PROXY UNKNOWN\r\n");
+  EXPECT_TRUE(BeginAccept(server.handle())->Wait().ok());
+}
+
+TEST_F(ServersOfTheSilent, WhoeverHasSaidSomethingStaysLonger) {
+  const v1::Server server = StartWithHeaders();
+  Peer slow = ConnectTo(server.sockets(0));
+  slow.Send("PROXY UNK");
+  ConnectSilently(server, 60);
+  Peer good = ConnectTo(server.sockets(0));
+  good.Send("PROXY UNKNOWN\r\n");
+  auto waiting = BeginAccept(server.handle());
+  EVENTUALLY((Advance(absl::Milliseconds(50)), waiting->done.load()));
+  silent_.front().ReceiveAll();
+  slow.Send("NOWN\r\nhello\n");
+  auto next = BeginAccept(server.handle());
+  ASSERT_TRUE(next->Wait().ok());
+  EXPECT_EQ(ReadLine(next->response.connection().handle()).data(), "hello\n");
+}
+
+class ServersOfTheSilentWithFewDescriptors : public ServersOfTheSilent {
+ protected:
+  uint64_t Capacity() const override { return 6; }
+};
+
+TEST_F(ServersOfTheSilentWithFewDescriptors, TheirDescriptorsGoToThoseWhoSpeak) {
+  const v1::Server server = StartWithHeaders();
+  ConnectSilently(server, 20);
+  Peer good = ConnectTo(server.sockets(0));
+  good.Send("PROXY UNKNOWN\r\nhello\n");
+  auto waiting = BeginAccept(server.handle());
+  EVENTUALLY((Advance(absl::Milliseconds(50)), waiting->done.load()));
+  ASSERT_TRUE(waiting->status.ok()) << waiting->status.error_message();
+  EXPECT_EQ(ReadLine(waiting->response.connection().handle()).data(), "hello\n");
+  EXPECT_LE(budget_->in_use(), 6u);
+}
+
 }  // namespace
 }  // namespace sockbroker::server
