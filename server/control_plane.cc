@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
+#include <grpcpp/support/server_interceptor.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "server/control_handshakes.h"
 #include "server/control_listener.h"
 #include "streams/loop_thread.h"
 
@@ -69,10 +71,29 @@ void Configure(const ControlPlaneLimits& limits, grpc::ServerBuilder* builder) {
   builder->SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
 }
 
+// Each call shows that its connection is through the handshake.
+class ProofOfHandshake final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit ProofOfHandshake(ControlHandshakes* handshakes) : handshakes_(handshakes) {}
+
+  // None is needed: being asked for one is enough.
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* info) override {
+    if (handshakes_->size() > 0) handshakes_->Proven(info->server_context()->peer());
+    return nullptr;
+  }
+
+ private:
+  ControlHandshakes* const handshakes_;
+};
+
 }  // namespace
 
 struct ControlPlane::Parts {
+  explicit Parts(std::size_t max_handshakes) : handshakes(max_handshakes) {}
+
   // Destroyed from the last to the first: the listeners' loop before what they hand connections to.
+  ControlHandshakes handshakes;
   std::unique_ptr<ExternalConnectionAcceptor> plain;
   std::unique_ptr<ExternalConnectionAcceptor> tls;  // null when no listener needs it
   std::unique_ptr<grpc::Server> server;
@@ -100,7 +121,7 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
     std::vector<ListeningSocket> sockets, std::vector<grpc::Service*> services,
     ControlPlaneOptions options) {
   InstallBuiltInServices();
-  auto parts = std::make_unique<Parts>();
+  auto parts = std::make_unique<Parts>(options.limits.max_handshakes);
   grpc::ServerBuilder builder;
   Configure(options.limits, &builder);
   for (grpc::Service* service : services) builder.RegisterService(service);
@@ -116,6 +137,9 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
     }
     if (absl::Status status = CheckControlTls(*options.tls); !status.ok()) return status;
     parts->tls = add_acceptor(MakeTlsCredentials(*options.tls));
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
+    factories.push_back(std::make_unique<ProofOfHandshake>(&parts->handshakes));
+    builder.experimental().SetInterceptorCreators(std::move(factories));
   }
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr) return absl::InternalError("gRPC could not start its server");
@@ -127,8 +151,10 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
   const auto listening = [&](bool tls) {
     ControlListenerOptions result;
     result.on_trouble = options.on_trouble;
-    result.on_connection = [acceptor =
-                                tls ? p.tls.get() : p.plain.get()](streams::Descriptor connection) {
+    result.on_connection = [acceptor = tls ? p.tls.get() : p.plain.get(),
+                            handshakes =
+                                tls ? &p.handshakes : nullptr](streams::Descriptor connection) {
+      if (handshakes != nullptr) handshakes->Begin(connection.get());
       ExternalConnectionAcceptor::NewConnectionParameters parameters;
       // gRPC's from here on. (It would leak it before BuildAndStart and after Shutdown: no
       // listener lives then.)

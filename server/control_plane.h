@@ -33,6 +33,9 @@ struct ControlPlaneLimits {
   // Calls under way on one connection: a waiting Read, Accept or WaitClosed is one, so a client
   // with 10,000 connections needs as many. What is above waits at the client.
   int max_concurrent_streams = 20'000;
+  // Connections through mutual TLS that have made no call yet; one more ends the oldest. They are
+  // paid from the reserve of descriptors, which has 256 at least.
+  std::size_t max_handshakes = 128;
   // All of gRPC's buffers together. 0: a quarter of the machine's memory, at least 256 MiB.
   std::size_t memory = 0;
   // Threads of gRPC's blocking services; only reflection is one.

@@ -7,7 +7,7 @@ import subprocess
 
 import grpc
 import pytest
-from conftest import PATIENCE, SOCKBROKER, SOCKBROKERD, error_detail, program, wait_until
+from conftest import PATIENCE, SOCKBROKER, SOCKBROKERD, connect, error_detail, program, wait_until
 from sockbroker.v1 import connection_pb2 as connections
 from sockbroker.v1 import error_pb2 as errors
 from sockbroker.v1 import io_pb2 as io
@@ -183,6 +183,28 @@ def test_without_a_good_certificate_nobody_gets_in(open_broker, stub_of, pki, wh
     error = failure(stub.ListConnections, connections.ListConnectionsRequest())
     assert error.code() == grpc.StatusCode.UNAVAILABLE
     assert error_detail(error) is None, "the broker itself must not have seen the call"
+
+
+def test_silent_connections_keep_nobody_out_and_use_up_nothing(open_broker, stub_of, pki):
+    before = stub_of(open_broker, pki.alice)
+    watch = before.WatchConnections(connections.WatchConnectionsRequest())
+    assert next(watch).kind == connections.ConnectionEvent.SYNCED
+    descriptors = open_broker.descriptors()
+    address = "127.0.0.1", int(open_broker.addresses[0].rsplit(":", 1)[1])
+    silent = []
+    for i in range(400):
+        silent.append(connect(address))
+        if i % 2:
+            silent[-1].sendall(b"\x16\x03\x01")  # a record's begin
+    silent[0].settimeout(10)  # gRPC's own time-out for it is 20 s
+    assert silent[0].recv(1) == b""
+    wait_until(lambda: open_broker.descriptors() <= descriptors + 130, "no more than 128 are kept")
+    # Who was in stays in, and who comes now gets in.
+    assert watch.is_active()
+    assert list_handles(stub_of(open_broker, pki.host)) == []
+    watch.cancel()
+    for s in silent:
+        s.close()
 
 
 def test_without_tls_nobody_gets_in(open_broker):
