@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "server/broker_core.h"
 #include "server/broker_service.h"
 #include "server/connection_record.h"
@@ -88,6 +89,7 @@ void Broker::StopOpening() {
 }
 
 bool Broker::Drain(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
   StopOpening();
   BrokerCore& core = parts_->core;
   for (const auto& session : core.sessions.All()) session->GoAway(timeout);
@@ -99,7 +101,7 @@ bool Broker::Drain(absl::Duration timeout) {
   for (auto& part : parts) clean = part.Result().value_or(false) && clean;
   // What there was to say of the ends is said first.
   for (const auto& session : core.sessions.All()) session->End(Draining());
-  core.sessions.WaitUntilEmpty(std::min(timeout, kSessionFarewell));
+  core.sessions.WaitUntilEmpty(std::min(deadline - absl::Now(), kSessionFarewell));
   return clean;
 }
 

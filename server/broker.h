@@ -35,6 +35,11 @@ class InheritedDescriptors;
 struct BrokerLimits {
   // Write buffer of one connection; a write that would pass it is refused (WRITE_BUFFER_FULL).
   std::size_t write_buffer = 8 << 20;
+  // What is held for clients of sessions, in each direction: of all together, of one principal, of
+  // one connection. 0: an eighth of the machine's memory, at least 256 MiB; half of that.
+  std::size_t buffer_memory = 0;
+  std::size_t buffer_memory_per_principal = 0;
+  std::size_t buffer_memory_per_connection = 16 << 20;
   absl::Duration default_lease = absl::Seconds(60);
   absl::Duration default_connect_timeout = absl::Seconds(60);
   absl::Duration default_close_timeout = absl::Seconds(30);

@@ -1,5 +1,7 @@
 #include "server/broker_core.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -15,6 +17,21 @@ namespace {
 constexpr std::size_t kTombstoneBytes = 64 << 20;
 constexpr std::size_t kEventBytes = 32 << 20;
 
+MemoryBudgets::Limits MemoryLimits(const BrokerLimits& limits) {
+  constexpr std::size_t kLeast = 256 << 20;
+  std::size_t process = limits.buffer_memory;
+  if (process == 0) {
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const long page = sysconf(_SC_PAGESIZE);
+    process =
+        pages > 0 && page > 0
+            ? std::max(kLeast, static_cast<std::size_t>(pages) / 8 * static_cast<std::size_t>(page))
+            : kLeast;
+  }
+  const std::size_t principal = limits.buffer_memory_per_principal;
+  return {.process = process, .principal = principal != 0 ? principal : process / 2};
+}
+
 }  // namespace
 
 BrokerCore::BrokerCore(BrokerOptions o)
@@ -29,7 +46,8 @@ BrokerCore::BrokerCore(BrokerOptions o)
               {options.limits.tombstone_lifetime, options.limits.tombstones, kTombstoneBytes},
               [this](const std::string& key) { creations.Forget(key); }),
       events(identity.incarnation, options.limits.events, kEventBytes),
-      tls(options.tls_store, options.tls_key_log) {
+      tls(options.tls_store, options.tls_key_log),
+      memory(MemoryLimits(options.limits)) {
   const int count = options.loops > 0
                         ? options.loops
                         : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));

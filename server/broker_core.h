@@ -15,6 +15,7 @@
 #include "server/event_log.h"
 #include "server/handle.h"
 #include "server/handle_table.h"
+#include "server/memory_budget.h"
 #include "server/own_listeners.h"
 #include "server/session_registry.h"
 #include "server/tls_settings.h"
@@ -61,6 +62,7 @@ struct BrokerCore {
   EventLog events;
   OwnListeners own_listeners;
   TlsSettings tls;
+  MemoryBudgets memory;
   SessionRegistry sessions;
   std::atomic<bool> draining{false};
   std::atomic<std::size_t> next_loop{0};

@@ -56,6 +56,14 @@ What clients get:
                             the hard limit (ulimit -Hn) less a tenth, at least 256, which stay reserved
                             for the way in to the broker.
       --max-servers N       Likewise, servers. Default: 0.
+      --buffer-memory SIZE  What is held for sessions, in each direction: bytes read and not taken by the
+                            client, and what clients may send. 64KiB to 1TiB; a number alone is bytes.
+                            Every bound connection has 8 KiB of it, the rest goes to the busy ones.
+                            Default: an eighth of the machine's memory, at least 256MiB.
+      --buffer-memory-per-principal SIZE
+                            Of that, for one principal. Default: half.
+      --buffer-memory-per-connection SIZE
+                            Of that, for one connection. Default: 16MiB.
       --broker-id TEXT      The same text gives handles the same broker id, so that a client can tell a
                             restarted broker (LOST) from another one (WRONG_BROKER). Default: made of
                             the machine's id, its host name and the listeners' addresses.
@@ -165,6 +173,14 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   app.add_option("--tls-key-log", flags.tls_key_log);
   app.add_option("--max-connections", flags.max_connections)->check(CLI::NonNegativeNumber);
   app.add_option("--max-servers", flags.max_servers)->check(CLI::NonNegativeNumber);
+  for (const auto& [name, size] :
+       {std::pair{"--buffer-memory", &flags.buffer_memory},
+        std::pair{"--buffer-memory-per-principal", &flags.buffer_memory_per_principal},
+        std::pair{"--buffer-memory-per-connection", &flags.buffer_memory_per_connection}}) {
+    app.add_option(name, *size)
+        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+        ->check(CLI::Range(std::size_t{64} << 10, std::size_t{1} << 40));
+  }
   const std::map<std::string, spdlog::level::level_enum> levels = {
       {"trace", spdlog::level::trace}, {"debug", spdlog::level::debug},
       {"info", spdlog::level::info},   {"warn", spdlog::level::warn},

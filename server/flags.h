@@ -39,6 +39,10 @@ struct Flags {
   std::string tls_key_log;  // a file; "": nobody gets the secrets
   std::size_t max_connections = 0;
   std::size_t max_servers = 0;
+  // Bytes; 0: the broker's own choice.
+  std::size_t buffer_memory = 0;
+  std::size_t buffer_memory_per_principal = 0;
+  std::size_t buffer_memory_per_connection = 0;
   spdlog::level::level_enum log_level = spdlog::level::info;
   LogFormat log_format = LogFormat::kText;
 };

@@ -176,6 +176,11 @@ int Run(const Flags& flags) {
     options.tls_key_log = [key_log = *key_log](absl::string_view line) { key_log->Write(line); };
   }
   options.limits.servers = flags.max_servers;
+  options.limits.buffer_memory = flags.buffer_memory;
+  options.limits.buffer_memory_per_principal = flags.buffer_memory_per_principal;
+  if (flags.buffer_memory_per_connection != 0) {
+    options.limits.buffer_memory_per_connection = flags.buffer_memory_per_connection;
+  }
   Broker broker(std::move(options));
 
   // Before the first caller is let in: none may dial the broker itself.

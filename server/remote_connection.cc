@@ -7,6 +7,12 @@ namespace sockbroker::server {
 using session::Position;
 using session::ReadMarkLog;
 
+namespace {
+
+constexpr std::size_t kTellTaken = 64 * 1024;
+
+}  // namespace
+
 // The connection's side.
 class RemoteConnection::Agent final : public session::ConnectionListener,
                                       public std::enable_shared_from_this<Agent> {
@@ -23,9 +29,11 @@ class RemoteConnection::Agent final : public session::ConnectionListener,
   streams::EventLoop* loop() const { return loop_; }
   SessionConnection* connection() const { return connection_.get(); }
 
-  // `arrived`: what the session has of the bytes that were sent to it.
-  void Allow(std::size_t max, uint64_t arrived) {
+  // `arrived`: what the session has of the bytes that were sent to it; of these and earlier ones it
+  // retains so many.
+  void Allow(std::size_t max, uint64_t arrived, std::size_t retained) {
     Forget(arrived);
+    retained_ = retained;
     credit_ = max;
     OnReadable();
   }
@@ -54,16 +62,22 @@ class RemoteConnection::Agent final : public session::ConnectionListener,
     const std::shared_ptr<Agent> self = std::move(self_);
   }
 
+  void OnTaken(uint64_t arrived, std::size_t retained) {
+    Forget(arrived);
+    retained_ = retained;
+    connection_->OnTaken(retained_ + under_way_.size());
+  }
+
   // --- session::ConnectionListener
   void OnReadable() override {
     absl::Cord bytes;
     while (credit_ > 0) {
-      absl::Cord some = connection_->Read(credit_, under_way_.size());
+      absl::Cord some = connection_->Read(credit_, retained_ + under_way_.size());
       if (some.empty()) break;
       credit_ -= some.size();
       bytes.Append(std::move(some));
     }
-    if (credit_ == 0) (void)connection_->Read(0, under_way_.size());
+    if (credit_ == 0) (void)connection_->Read(0, retained_ + under_way_.size());
     under_way_.Append(bytes);
     const bool eof = connection_->AtEof();
     const bool exhausted = connection_->Exhausted();
@@ -123,6 +137,7 @@ class RemoteConnection::Agent final : public session::ConnectionListener,
   std::weak_ptr<RemoteConnection> front_;
   std::shared_ptr<Agent> self_;  // until Unbind
   std::size_t credit_ = 0;
+  std::size_t retained_ = 0;
   absl::Cord under_way_;  // sent to the session, which has not said that it arrived
   uint64_t forgotten_ = 0;
   uint64_t upgrades_ = 0;
@@ -135,6 +150,7 @@ void RemoteConnection::Wrap(std::shared_ptr<SessionConnection> connection, strea
   std::shared_ptr<RemoteConnection> front(new RemoteConnection);
   front->marks_ = connection->read_marks();
   front->flushed_ = connection->Flushed();
+  front->window() = std::move(connection->window());
   front->agent_ = std::make_shared<Agent>(std::move(connection), streams::GetRunningLoop(), home);
   front->agent_->Begin(front);
   binding->connection = std::move(front);
@@ -157,12 +173,15 @@ void RemoteConnection::OnBytes(absl::Cord bytes, uint64_t upgrades, bool eof, bo
   if (listener_ != nullptr) listener_->OnReadable();
 }
 
-absl::Cord RemoteConnection::Read(std::size_t max, std::size_t /*retained*/) {
+absl::Cord RemoteConnection::Read(std::size_t max, std::size_t retained) {
   if (max == 0) return absl::Cord();
   if (received_.empty()) {
     if (allowed_ == 0) {
       allowed_ = max;
-      Tell([max, arrived = arrived_](Agent* agent) { agent->Allow(max, arrived); });
+      told_retained_ = retained;
+      Tell([max, arrived = arrived_, retained](Agent* agent) {
+        agent->Allow(max, arrived, retained);
+      });
     }
     return absl::Cord();
   }
@@ -170,6 +189,13 @@ absl::Cord RemoteConnection::Read(std::size_t max, std::size_t /*retained*/) {
   absl::Cord some = received_.Subcord(0, max);
   received_.RemovePrefix(max);
   return some;
+}
+
+void RemoteConnection::OnTaken(std::size_t retained) {
+  // Every post costs a wake-up: only what matters is told.
+  if (retained + kTellTaken > told_retained_ && retained > 0) return;
+  told_retained_ = retained;
+  Tell([arrived = arrived_, retained](Agent* agent) { agent->OnTaken(arrived, retained); });
 }
 
 absl::Status RemoteConnection::Write(absl::Cord bytes) {
@@ -212,6 +238,7 @@ void RemoteConnection::Abort() {
 
 void RemoteConnection::Unbind(Position read, absl::Cord unread, Position write) {
   unbound_ = true;
+  window() = MemoryGrant();
   listener_ = nullptr;
   unread.Append(std::exchange(received_, absl::Cord()));
   Tell([read, unread = std::move(unread), write, marks = std::move(marks_),

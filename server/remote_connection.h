@@ -37,6 +37,7 @@ class RemoteConnection final : public BoundConnection,
   bool unbound() const override { return unbound_; }
   void OnBinding(session::ConnectionListener* listener) override { listener_ = listener; }
   absl::Cord Read(std::size_t max, std::size_t retained) override;
+  void OnTaken(std::size_t retained) override;
   bool AtEof() const override { return eof_ && received_.empty(); }
   bool Exhausted() const override { return exhausted_ && received_.empty(); }
   session::ReadMarkLog& read_marks() override { return marks_; }
@@ -63,7 +64,8 @@ class RemoteConnection final : public BoundConnection,
   absl::Cord received_;
   uint64_t arrived_ = 0;     // bytes, since the last upgrade
   std::size_t allowed_ = 0;  // of those that were asked for, still to come
-  uint64_t upgrades_ = 0;    // what was under way before one is void
+  std::size_t told_retained_ = 0;
+  uint64_t upgrades_ = 0;  // what was under way before one is void
   uint64_t flushed_ = 0;
   bool eof_ = false;
   bool exhausted_ = false;

@@ -23,8 +23,6 @@ using streams::Task;
 constexpr int kAhead = 4;
 // Connections that are waited for at once, whatever the credits.
 constexpr std::size_t kMaxAcceptors = 64;
-constexpr uint64_t kInitialWindow = 64 * 1024;
-constexpr uint64_t kMaxWindow = 16 << 20;
 
 BrokerSession::Options SessionOptions(const BrokerCore& core) {
   BrokerSession::Options options;
@@ -32,7 +30,7 @@ BrokerSession::Options SessionOptions(const BrokerCore& core) {
     options.broker_id.push_back(static_cast<char>(core.identity.broker_id >> shift));
   }
   options.incarnation = core.identity.incarnation;
-  options.initial_window = kInitialWindow;
+  options.initial_window = SessionConnection::kInitialWindow;
   return options;
 }
 
@@ -65,7 +63,16 @@ SessionCall::SessionCall(BrokerCore* core, std::shared_ptr<const Principal> prin
     : core_(core),
       principal_(std::move(principal)),
       loop_(core->NextLoop()),
+      budgets_(core->memory.OfPrincipal(principal_->name)),
       session_(SessionOptions(*core), this) {}
+
+SessionConnection::Client SessionCall::NewClient() const {
+  SessionConnection::Client client;
+  client.holder = session_.holder();
+  client.budgets = budgets_;
+  client.limit = core_->options.limits.buffer_memory_per_connection;
+  return client;
+}
 
 template <typename Function>
 void SessionCall::OnLoop(Function function) {
@@ -268,10 +275,12 @@ void SessionCall::OnOpened(uint32_t channel, const CreationOutcome& outcome) {
   }
   TakeOverResult result;
   result.connection = std::make_shared<SessionConnection>(made.record);
-  result.status =
-      result.connection->Begin({.holder = session_.holder()}, kInitialWindow, &result.binding);
+  result.status = result.connection->Begin(NewClient(), &result.binding);
   BringHome(&result, loop());
-  if (!result.status.ok()) return Refuse(channel, result.status);
+  if (!result.status.ok()) {
+    made.record->Close(v1::CLOSED_BY_CLIENT, /*discard=*/true);
+    return Refuse(channel, result.status);
+  }
   if (!Bind(std::move(result), [&](BrokerSession::Binding binding) {
         return session_.Opened(channel, std::move(binding));
       })) {
@@ -325,7 +334,8 @@ void SessionCall::BeginBind(v1::Bind request, bool reopened) {
   turn.steal = request.steal();
   turn.epoch = request.epoch();
   turn.reopened = reopened;
-  turn.window = kInitialWindow;
+  turn.budgets = budgets_;
+  turn.limit = core_->options.limits.buffer_memory_per_connection;
   if (request.has_read()) {
     turn.read = session::Position{request.read().offset(), request.read().marks()};
   }
@@ -404,8 +414,7 @@ Task<void> SessionCall::AcceptOne(std::shared_ptr<SessionCall> self, uint32_t ch
     const auto found = core->connections.Find(self->principal_->name, outcome.handle.bytes());
     if (found.record == nullptr) continue;  // lost already
     result.connection = std::make_shared<SessionConnection>(found.record);
-    result.status = result.connection->Begin({.holder = self->session_.holder()}, kInitialWindow,
-                                             &result.binding);
+    result.status = result.connection->Begin(self->NewClient(), &result.binding);
     BringHome(&result, self->loop());
   }
   self->AtHome([raw = self.get(), channel, listening, result = std::move(result)]() mutable {
@@ -440,8 +449,12 @@ void SessionCall::Claimed(session::BrokerConnection* connection) {
   static_cast<BoundConnection*>(connection)->Claim();
 }
 
-uint64_t SessionCall::GrowWindow(session::BrokerConnection* /*connection*/, uint64_t window) {
-  return std::min(2 * window, kMaxWindow);
+uint64_t SessionCall::GrowWindow(session::BrokerConnection* connection, uint64_t window) {
+  const std::size_t most = core_->options.limits.buffer_memory_per_connection;
+  const std::size_t wanted = std::max<std::size_t>(std::min<std::size_t>(2 * window, most), window);
+  // Less than it has already it never becomes.
+  return std::max<uint64_t>(static_cast<BoundConnection*>(connection)->window().Grow(wanted),
+                            window);
 }
 
 }  // namespace sockbroker::server

@@ -89,6 +89,8 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
     streams::CancelSource cancel;  // the server's loop's
   };
 
+  // For a connection that has had no client yet.
+  SessionConnection::Client NewClient() const;
   void OnOpened(uint32_t channel, const CreationOutcome& outcome);
   void Refuse(uint32_t channel, const RpcStatus& status);
   // Tells the frame logic of a binding, by `answer`. False: nobody wants it, and it was undone.
@@ -119,6 +121,7 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   grpc::ByteBuffer received_;  // gRPC's while a read is under way
   grpc::ByteBuffer sending_;   // gRPC's while a write is
 
+  const MemoryBudgets::Pair budgets_;
   session::BrokerSession session_;
   absl::flat_hash_map<uint32_t, Opening> openings_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<Listening>> listening_;

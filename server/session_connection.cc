@@ -12,6 +12,9 @@ using streams::Task;
 
 namespace {
 
+// What is asked of the kernel at once, bytes.
+constexpr std::size_t kMaxAppetite = 256 * 1024;
+
 // Whoever had it before knows what it said; another's words in between it would take for its own.
 RpcStatus CheckTurn(ConnectionRecord& record, const TakeOverRequest& request) {
   const SessionMemory& memory = record.session_memory();
@@ -72,13 +75,21 @@ Task<TakeOverResult> TakeOver(std::shared_ptr<ConnectionRecord> record, TakeOver
   client.knows_marks = request.epoch != 0;
   client.read = request.read;
   result.connection = std::make_shared<SessionConnection>(record);
-  result.status = result.connection->Begin(client, request.window, &result.binding);
+  client.budgets = request.budgets;
+  client.limit = request.limit;
+  result.status = result.connection->Begin(client, &result.binding);
   if (!result.status.ok()) *result.status.detail().mutable_offsets() = record->offsets();
   co_return result;
 }
 
-RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
-                                   session::BrokerSession::Binding* binding) {
+RpcStatus SessionConnection::Begin(const Client& client, session::BrokerSession::Binding* binding) {
+  MemoryGrant held(client.budgets.read);
+  MemoryGrant granted(client.budgets.write);
+  if (!held.GetReserve() || !granted.GetReserve()) {
+    return server::Exhausted(v1::BUDGET, "buffer_memory", client.budgets.read->limit(),
+                             absl::Seconds(1),
+                             "the memory for what clients have not taken yet is all in use");
+  }
   SessionMemory& memory = record_->session_memory();
   const session::ReadMarkLog& log = memory.read_marks;
   std::optional<uint64_t> offset;
@@ -103,6 +114,7 @@ RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
     }
     from.marks = std::max(from.marks, passed);
   }
+  limit_ = client.limit;
   memory.read = from;
   memory.holder = client.holder;
   memory.attempt = client.attempt;
@@ -112,7 +124,9 @@ RpcStatus SessionConnection::Begin(const Client& client, uint64_t window,
   binding->info = record_->Snapshot();
   binding->read = from;
   binding->write = {record_->writes().offset(), memory.write_marks};
-  binding->window = window;
+  binding->window = granted.Grow(kInitialWindow);
+  held_ = std::move(held);
+  window() = std::move(granted);
   return RpcStatus();
 }
 
@@ -128,8 +142,45 @@ void SessionConnection::TellIfGone() {
 
 void SessionConnection::Fence() { listener_->Fence(record_->epoch() + 1); }
 
-absl::Cord SessionConnection::Read(std::size_t max, std::size_t /*retained*/) {
-  return record_->reads().Pull(max);
+absl::Cord SessionConnection::Read(std::size_t max, std::size_t retained) {
+  ReadSide& reads = record_->reads();
+  if (max > 0 && reads.buffered() > 0) {
+    absl::Cord bytes = reads.Pull(max);
+    // Who fills what was asked for gets more the next time.
+    if (bytes.size() >= asked_) {
+      appetite_ = std::min(4 * appetite_, kMaxAppetite);
+    } else if (bytes.size() < asked_ / 4) {
+      appetite_ = std::max(appetite_ / 2, MemoryBudget::kReserve);
+    }
+    return bytes;
+  }
+  asked_ = std::min({max, appetite_, retained < limit_ ? limit_ - retained : 0});
+  Charge(retained);
+  if (asked_ == 0 && max > 0 && retained < limit_) WaitForRoom();
+  return reads.Pull(asked_);
+}
+
+void SessionConnection::Charge(std::size_t retained) {
+  const std::size_t wanted = std::max(retained + asked_, MemoryBudget::kReserve);
+  const std::size_t have = held_.Grow(wanted);
+  asked_ = have > retained ? std::min(asked_, have - retained) : 0;
+  // Small change is kept for the next read.
+  if (have > wanted + kMaxAppetite) held_.Shrink(wanted);
+}
+
+void SessionConnection::OnTaken(std::size_t retained) {
+  const std::size_t wanted = std::max(retained + asked_, MemoryBudget::kReserve);
+  if (held_.bytes() > wanted + kMaxAppetite / 4 || retained == 0) held_.Shrink(wanted);
+}
+
+void SessionConnection::WaitForRoom() {
+  if (std::exchange(waiting_for_room_, true)) return;
+  held_.budget()->WaitForRoom(record_->loop(), [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    self->waiting_for_room_ = false;
+    if (self->listener_ != nullptr) self->listener_->OnReadable();
+  });
 }
 
 bool SessionConnection::Exhausted() const {
@@ -157,6 +208,8 @@ void SessionConnection::Unbind(Position read, absl::Cord unread, Position write)
   memory.write_marks = write.marks;
   record->reads().EndPull(std::move(unread));
   listener_ = nullptr;
+  held_ = MemoryGrant();
+  window() = MemoryGrant();
   use_.reset();
   record->EndBinding();
 }

@@ -38,10 +38,16 @@ class SessionConnection final : public BoundConnection,
     std::optional<session::Position> read;
     // It had the connection before, and knows which marks it has passed.
     bool knows_marks = false;
+    // What is held for it, and for its peer, is counted here.
+    MemoryBudgets::Pair budgets;
+    // At most so much is retained, bytes.
+    std::size_t limit = 0;
   };
+  // What a client may send ahead of any answer, and at first afterwards, bytes.
+  static constexpr std::size_t kInitialWindow = 64 * 1024;
   // Takes the connection over. No other session has it, and nobody waits in a read. OUT_OF_RANGE:
-  // `read` is not what is held.
-  RpcStatus Begin(const Client& client, uint64_t window, session::BrokerSession::Binding* binding);
+  // `read` is not what is held. RESOURCE_EXHAUSTED (BUDGET).
+  RpcStatus Begin(const Client& client, session::BrokerSession::Binding* binding);
   // Once the client has been told of the binding: a connection that has ended before ends it,
   // behind what is left to be read.
   void TellIfGone();
@@ -58,6 +64,7 @@ class SessionConnection final : public BoundConnection,
   bool unbound() const override { return record_->binding() != this; }
   void OnBinding(session::ConnectionListener* listener) override;
   absl::Cord Read(std::size_t max, std::size_t retained) override;
+  void OnTaken(std::size_t retained) override;
   bool AtEof() const override { return record_->reads().reader().AtEof(); }
   bool Exhausted() const override;
   session::ReadMarkLog& read_marks() override { return record_->session_memory().read_marks; }
@@ -72,12 +79,23 @@ class SessionConnection final : public BoundConnection,
  private:
   void OnReadable() override;
   void OnFlushed() override;
+  // Makes `asked_` as small as the budget demands.
+  void Charge(std::size_t retained);
+  void WaitForRoom();
 
   const std::shared_ptr<ConnectionRecord> record_;
   session::ConnectionListener* listener_ = nullptr;
   // The lease counts from the end of the binding on.
   std::optional<Lease::Use> use_;
   uint64_t flushed_ = 0;  // as the listener knows it
+
+  // What is read is charged before it is read: what may come next beside what is retained. Who
+  // waits for little is charged little.
+  MemoryGrant held_;
+  std::size_t appetite_ = MemoryBudget::kReserve;
+  std::size_t asked_ = 0;
+  std::size_t limit_ = 0;
+  bool waiting_for_room_ = false;
 };
 
 struct TakeOverRequest {
@@ -89,7 +107,8 @@ struct TakeOverRequest {
   // A repeated Open found the connection that its first has made.
   bool reopened = false;
   std::optional<session::Position> read;
-  uint64_t window = 0;
+  MemoryBudgets::Pair budgets;
+  std::size_t limit = 0;
 };
 struct TakeOverResult {
   RpcStatus status;

@@ -134,7 +134,7 @@ TEST_P(SessionPlacesTest, ManyBytesArriveWholeThroughLinksThatBreak) {
     down[i] = static_cast<char>(i * 37 >> 6);
   }
   std::thread sender([&socket = peer, &down] { socket.Send(down); });
-  std::thread receiver([&socket = peer, &up] { EXPECT_EQ(socket.Receive(up.size()), up); });
+  std::thread receiver([&socket = peer, &up] { EXPECT_TRUE(socket.Receive(up.size()) == up); });
   connection->Write(up);
   std::string got;
   for (int i = 1; i <= 8; ++i) {
@@ -143,7 +143,7 @@ TEST_P(SessionPlacesTest, ManyBytesArriveWholeThroughLinksThatBreak) {
     client.Cut();
     client.Connect();
   }
-  EXPECT_EQ(got, down);
+  EXPECT_TRUE(got == down);
   sender.join();
   receiver.join();
 }
@@ -162,7 +162,7 @@ TEST_P(SessionPlacesTest, WhatTheClientDidNotTakeIsReadByWhoeverComesNext) {
   connection->WaitDetached();
   std::string rest;
   while (rest.size() < data.size()) rest += Read(handle, 65536).data();
-  EXPECT_EQ(rest, data);
+  EXPECT_TRUE(rest == data);
   sender.join();
 }
 

@@ -287,6 +287,12 @@ std::string TestChannel::Waiting() {
   return data_;
 }
 
+std::string TestChannel::TakeSome() {
+  LOCKED;
+  client_->session_.AckPending();
+  return Take(data_.size());
+}
+
 void TestChannel::WaitBound() {
   Wait("it is bound", [&] { return bound_ > bound_seen_; });
   bound_seen_++;

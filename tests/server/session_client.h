@@ -41,6 +41,8 @@ class TestChannel final : public session::ClientListener {
   std::string Receive(std::size_t size);
   // Everything until the end.
   std::string ReceiveAll();
+  // What has come, if anything has.
+  std::string TakeSome();
   // What has come and was not received by the test, without consuming it.
   std::string Waiting();
 
