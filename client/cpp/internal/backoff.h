@@ -20,7 +20,6 @@ class Backoff {
     return wait;
   }
   void Reset() { ceiling_ = initial_; }
-  absl::Duration ceiling() const { return ceiling_; }
 
  private:
   const absl::Duration initial_;

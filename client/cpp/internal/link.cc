@@ -15,9 +15,6 @@
 namespace sockbroker::client::internal {
 namespace {
 
-// A link that lived for so long was no failed attempt.
-constexpr absl::Duration kProven = absl::Seconds(1);
-
 // What will not be better the next time.
 bool IsPermanent(absl::StatusCode code) {
   switch (code) {
@@ -104,10 +101,11 @@ void Link::OnMessage(absl::Cord message) {
     Broken(absl::InternalError(absl::StrCat("the session can't be read: ", status.message())));
     return;
   }
+  // A link that carries anything beyond the greeting is no failed attempt, however short it lives.
+  if (was_welcome) backoff_.Reset();
   if (!was_welcome && session_.welcome()) {
     answer_timer_.Cancel();
     was_up_ = true;
-    up_since_ = loop_->Now();
     last_error_ = absl::OkStatus();
     SetState(LinkState::kUp);
   }
@@ -147,10 +145,7 @@ void Link::Broken(absl::Status status) {
   answer_timer_.Cancel();
   session_.OnLinkDown();
   const absl::Time now = loop_->Now();
-  if (was_welcome) {
-    down_since_ = now;
-    if (now - up_since_ >= kProven) backoff_.Reset();
-  }
+  if (was_welcome) down_since_ = now;
   if (IsPermanent(status.code()) || (!was_up_ && !options_.wait_for_broker) ||
       now - down_since_ >= options_.give_up_after) {
     Close(status);

@@ -122,7 +122,6 @@ class Link final : public SessionCall::Listener,
   bool was_up_ = false;
   absl::Status closed_;  // why, once it is
   absl::Status last_error_;
-  absl::Time up_since_ = absl::InfinitePast();
   absl::Time down_since_ = absl::InfinitePast();
   Backoff backoff_;
   streams::Timer retry_timer_;
