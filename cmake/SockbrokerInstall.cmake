@@ -52,6 +52,7 @@ install(FILES "${packaging}/sockbrokerd.default" DESTINATION "${CMAKE_INSTALL_DO
 # --- sockbroker-dev -------------------------------------------------------------------------------------------------
 
 set(SOCKBROKER_PROTO_INSTALL_DIR "${CMAKE_INSTALL_DATADIR}/sockbroker/proto")
+set(SOCKBROKER_TARGETS_INSTALL_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/sockbroker")
 install(
   DIRECTORY "${PROJECT_SOURCE_DIR}/proto/"
   DESTINATION "${SOCKBROKER_PROTO_INSTALL_DIR}"
@@ -63,13 +64,58 @@ set(config_dir "${CMAKE_INSTALL_DATADIR}/cmake/sockbroker")
 configure_package_config_file(
   "${packaging}/sockbroker-config.cmake.in" "${packaging_out}/sockbroker-config.cmake"
   INSTALL_DESTINATION "${config_dir}"
-  PATH_VARS SOCKBROKER_PROTO_INSTALL_DIR)
+  PATH_VARS SOCKBROKER_PROTO_INSTALL_DIR SOCKBROKER_TARGETS_INSTALL_DIR)
 write_basic_package_version_file("${packaging_out}/sockbroker-config-version.cmake"
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(
   FILES "${packaging_out}/sockbroker-config.cmake" "${packaging_out}/sockbroker-config-version.cmake"
   DESTINATION "${config_dir}"
   COMPONENT sockbroker-dev)
+
+# The client library, sockbroker::client, with what it is made of; its headers in a directory of their own, where they find
+# one another by the names they have here.
+set(headers "${CMAKE_INSTALL_INCLUDEDIR}/sockbroker")
+foreach(library client proto session streams transport)
+  set_target_properties(sockbroker_${library} PROPERTIES EXPORT_NAME ${library})
+  # Coroutines; and see SockbrokerToolchain.cmake for what newer clangs call some of Debian's templates.
+  target_compile_features(sockbroker_${library} PUBLIC cxx_std_20)
+  target_compile_options(
+    sockbroker_${library}
+    INTERFACE
+      "$<INSTALL_INTERFACE:$<$<AND:$<CXX_COMPILER_ID:Clang>,$<VERSION_GREATER_EQUAL:$<CXX_COMPILER_VERSION>,18>>:-fclang-abi-compat=17>>"
+  )
+  # In GNU's C++, which is CMake's default, `unix` is a macro; in the contract it is a field.
+  target_compile_options(sockbroker_${library} INTERFACE $<INSTALL_INTERFACE:-Uunix>)
+  install(
+    TARGETS sockbroker_${library}
+    EXPORT sockbroker-targets
+    ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT sockbroker-dev)
+  add_dependencies(programs sockbroker_${library})
+endforeach()
+install(
+  EXPORT sockbroker-targets
+  NAMESPACE sockbroker::
+  DESTINATION "${SOCKBROKER_TARGETS_INSTALL_DIR}"
+  COMPONENT sockbroker-dev)
+foreach(directory streams client/cpp)
+  install(
+    DIRECTORY "${PROJECT_SOURCE_DIR}/${directory}/"
+    DESTINATION "${headers}/${directory}"
+    COMPONENT sockbroker-dev
+    FILES_MATCHING
+    PATTERN "*.h"
+    PATTERN testing EXCLUDE
+    PATTERN examples EXCLUDE
+    PATTERN include EXCLUDE
+    REGEX "client/cpp/internal$" EXCLUDE)
+endforeach()
+install(
+  DIRECTORY "${PROJECT_SOURCE_DIR}/client/cpp/include/" "${SOCKBROKER_GENERATED_DIR}/"
+  DESTINATION "${headers}"
+  COMPONENT sockbroker-dev
+  FILES_MATCHING
+  PATTERN "*.h"
+  PATTERN "*_mock.grpc.pb.h" EXCLUDE)
 
 # --- Debian packages ------------------------------------------------------------------------------------------------
 
@@ -116,10 +162,10 @@ The command sockbroker connects, listens and looks at what the broker holds.")
 
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_NAME sockbroker-dev)
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SECTION libdevel)
-set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_RECOMMENDS "libprotobuf-dev, protobuf-compiler, protobuf-compiler-grpc")
+set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_RECOMMENDS "libprotobuf-dev, protobuf-compiler, protobuf-compiler-grpc, libgrpc++-dev, libabsl-dev, libssl-dev, libc-ares-dev")
 set(CPACK_DEBIAN_SOCKBROKER-DEV_PACKAGE_SUGGESTS "sockbroker (= ${PROJECT_VERSION})")
 set(CPACK_DEBIAN_SOCKBROKER-DEV_DESCRIPTION
     "For those who write clients: the contract of sockbrokerd as Protobuf and
-gRPC definitions, and a CMake package that finds them.")
+gRPC definitions, the C++ client library, and a CMake package that finds them.")
 
 include(CPack)

@@ -69,13 +69,15 @@ function(sockbroker_add_library name)
   if(compiled)
     add_library(${target} STATIC ${ARG_SRCS})
     set(scope PUBLIC)
-    target_link_libraries(${target} PRIVATE sockbroker_options ${ARG_PRIVATE_DEPS})
+    # How we compile is nobody's business who uses what is installed.
+    target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:sockbroker_options> ${ARG_PRIVATE_DEPS})
   else()
     add_library(${target} INTERFACE ${ARG_SRCS})
     set(scope INTERFACE)
   endif()
   add_library(sockbroker::${name} ALIAS ${target})
-  target_include_directories(${target} ${scope} "${PROJECT_SOURCE_DIR}")
+  target_include_directories(${target} ${scope} "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>"
+                                       "$<INSTALL_INTERFACE:include/sockbroker>")
   target_link_libraries(${target} ${scope} ${ARG_DEPS})
 endfunction()
 
@@ -215,8 +217,12 @@ function(sockbroker_add_proto_library name)
   add_library(sockbroker::${name} ALIAS ${target})
   # Generated code is not ours to warn about; it still gets sanitizers and hardening.
   target_compile_options(${target} PRIVATE -w)
-  target_include_directories(${target} SYSTEM PUBLIC "${SOCKBROKER_GENERATED_DIR}")
-  target_link_libraries(${target} PUBLIC protobuf::libprotobuf ${ARG_DEPS} PRIVATE sockbroker_options)
+  target_include_directories(${target} SYSTEM PUBLIC "$<BUILD_INTERFACE:${SOCKBROKER_GENERATED_DIR}>"
+                                                     "$<INSTALL_INTERFACE:include/sockbroker>")
+  target_link_libraries(
+    ${target}
+    PUBLIC protobuf::libprotobuf ${ARG_DEPS}
+    PRIVATE $<BUILD_INTERFACE:sockbroker_options>)
   if(ARG_GRPC)
     target_link_libraries(${target} PUBLIC gRPC::grpc++)
   endif()

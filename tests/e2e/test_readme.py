@@ -26,6 +26,21 @@ def test_the_first_program_of_the_readme_runs_as_it_stands(broker, redis_server,
     assert (done.returncode, done.stdout) == (0, "b'+PONG\\r\\n'\n"), done.stderr
 
 
+def test_the_first_cpp_program_of_the_readme_is_the_example(broker, redis_server):
+    # The same block is built as a program of the examples, so that it need not be compiled here.
+    readme = (SOURCE_DIR / "README.md").read_text()
+    (program,) = re.findall(r"```cpp\n(.*?)```", readme, re.S)
+    assert program == (SOURCE_DIR / "client/cpp/examples/first.cc").read_text()
+    done = subprocess.run(
+        [BUILD_DIR / "example_client_first", broker.addresses[0], redis_server.host, str(redis_server.port)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "+PONG\r\n"), done.stderr
+
+
 def test_every_link_of_the_readme_leads_somewhere():
     readme = (SOURCE_DIR / "README.md").read_text()
     links = re.findall(r"\]\((?!http)([^)#]+)", readme)

@@ -126,6 +126,36 @@ def test_a_project_finds_the_protos(installed, tmp_path):
     assert (out / "sockbroker/v1/sockbroker_pb2.py").exists()
 
 
+def test_a_program_is_built_with_the_client_library(installed, tmp_path):
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\n"
+        "project(consumer LANGUAGES CXX)\n"
+        "find_package(sockbroker 0.1 REQUIRED COMPONENTS client)\n"
+        "add_executable(fetch fetch.cc)\n"
+        "target_link_libraries(fetch PRIVATE sockbroker::client)\n"
+    )
+    shutil.copy(SOURCE_DIR / "client/cpp/examples/fetch.cc", tmp_path)
+    cache = (BUILD_DIR / "CMakeCache.txt").read_text()
+    compiler = re.search(r"^CMAKE_CXX_COMPILER:\w+=(.+)$", cache, re.MULTILINE).group(1)
+    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}",
+        f"-DCMAKE_CXX_COMPILER={compiler}")  # fmt: skip
+    run("cmake", "--build", tmp_path / "build")
+    ended = subprocess.run(
+        [tmp_path / "build/fetch", "127.0.0.1", "1", "/"],
+        env={**os.environ, "SOCKBROKER_ADDRESS": f"unix:{tmp_path}/nobody.sock", "GRPC_VERBOSITY": "NONE"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "UNAVAILABLE" in ended.stderr
+
+
+def test_no_header_is_installed_that_finds_another_missing(installed):
+    root = installed / "include/sockbroker"
+    ours = r'^#include "((?:client|session|sockbroker|streams|transport)/[^"]+)"'
+    for header in root.rglob("*.h"):
+        for name in re.findall(ours, header.read_text(), re.MULTILINE):
+            assert (root / name).exists(), f"{header.relative_to(root)} includes {name}"
+
+
 def test_the_packages_scripts_are_shell():
     for script in sorted((SOURCE_DIR / "packaging/debian").glob("p*")):
         run("sh", "-n", script)

@@ -61,7 +61,7 @@ void MemoryPeer::FinishTls(const std::string& version) {
   if (channel_ != nullptr) channel_->OnTlsStarted();
 }
 
-absl::Cord MemoryPeer::Read(std::size_t max) {
+absl::Cord MemoryPeer::Read(std::size_t max, std::size_t /*retained*/) {
   absl::Cord bytes = incoming_.Subcord(0, std::min(max, incoming_.size()));
   incoming_.RemovePrefix(bytes.size());
   read_.offset += bytes.size();
@@ -297,7 +297,7 @@ void MemoryBroker::Bind(Call* call, uint32_t channel, const std::shared_ptr<Memo
       wanted = peer->marks_.void_to;
     }
     EXPECT_GE(wanted, peer->read_.offset);
-    (void)peer->Read(wanted - peer->read_.offset);
+    (void)peer->Read(wanted - peer->read_.offset, 0);
     peer->read_.marks = std::max(peer->read_.marks, request.read().marks());
   }
   BrokerSession::Binding binding;

@@ -56,7 +56,7 @@ class MemoryPeer final : public session::BrokerConnection {
   session::BrokerChannel* channel() const { return channel_; }
 
   // --- BrokerConnection
-  absl::Cord Read(std::size_t max) override;
+  absl::Cord Read(std::size_t max, std::size_t retained) override;
   bool AtEof() const override { return incoming_.empty() && eof_; }
   bool Exhausted() const override { return incoming_.empty(); }
   session::ReadMarkLog& read_marks() override { return marks_; }

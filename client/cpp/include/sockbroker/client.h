@@ -6,6 +6,7 @@
 //   #include <sockbroker/client.h>
 #pragma once
 
+#include "client/cpp/blocking.h"    // IWYU pragma: export
 #include "client/cpp/broker.h"      // IWYU pragma: export
 #include "client/cpp/connection.h"  // IWYU pragma: export
 #include "client/cpp/options.h"     // IWYU pragma: export
