@@ -44,10 +44,33 @@ void SetPort(const streams::Port& port, Request* request) {
   }
 }
 
+// gRPC 1.51 ends the threads of its callbacks with the last channel that has made a call, and joins
+// them: also when that channel goes on one of these threads, as it does with a call whose user has
+// left. One channel to nowhere stays until the end of the process.
+void KeepCallbackThreads() {
+  static auto* const kept = [] {
+    struct Call {
+      std::shared_ptr<grpc::Channel> channel =
+          grpc::CreateChannel("unix:/dev/null", grpc::InsecureChannelCredentials());
+      std::unique_ptr<v1::SocketBroker::StubInterface> stub = v1::SocketBroker::NewStub(channel);
+      grpc::ClientContext context;
+      v1::GetServerRequest request;
+      v1::Server response;
+    };
+    auto* call = new Call();
+    call->context.TryCancel();
+    call->stub->async()->GetServer(&call->context, &call->request, &call->response,
+                                   [](const grpc::Status&) {});
+    return call;
+  }();
+  (void)kept;
+}
+
 // A new channel for each attempt: it dials at once, and no back-off of gRPC's own stands in
 // between.
 std::shared_ptr<grpc::Channel> MakeChannel(const BrokerAddress& address,
                                            const BrokerOptions& options) {
+  KeepCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // The time one attempt to connect may take, in spite of its name.

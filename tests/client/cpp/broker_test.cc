@@ -320,6 +320,14 @@ CO_TEST_REAL(RealBroker, AnyUnaryCallCanBeMade) {
   EXPECT_EQ(GetReason(none.status()), v1::WRONG_BROKER);
 }
 
+// Without a server of gRPC's in the process, whose threads would serve the client's callbacks too.
+CO_TEST_REAL(AClientAlone, MayDialAndLeaveAgainAndAgain) {
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_THAT(co_await Broker::Connect("unix:/nowhere"),
+                StatusIs(absl::StatusCode::kUnavailable));
+  }
+}
+
 // A thing that is destroyed with everything in flight.
 TEST(RealBrokerAlone, TheLoopMayEndWithStreamsInFlight) {
   RealBroker real;
