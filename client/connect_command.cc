@@ -220,7 +220,8 @@ class ConnectRun {
   absl::Status Upgrade(const std::string& peer, const std::string& host,
                        v1::Connection* connection) {
     StartTlsNames names;
-    names.server = tls_->server_hostname().empty() ? host : tls_->server_hostname();
+    names.server = tls_->server_hostname();
+    if (names.server.empty()) names.server = options_.unix_socket ? "localhost" : host;
     names.client = SmtpName(connection->local());
     const std::unique_ptr<StartTlsDialogue> dialogue =
         MakeStartTlsDialogue(options_.tls.starttls, names);

@@ -24,6 +24,8 @@ absl::Status UpgradeToTls(BrokerLink& link, StartTlsDialogue& dialogue, const v1
   uint64_t read_offset = begin;
   uint64_t write_offset = connection->offsets().write_offset();
   const std::string writer = RandomBytes(16);
+  // One for all reads: a repeated one takes the place of that whose reply was lost.
+  const std::string reader = RandomBytes(16);
   const absl::Time deadline = absl::Now() + options.timeout;
 
   std::string received;
@@ -51,6 +53,7 @@ absl::Status UpgradeToTls(BrokerLink& link, StartTlsDialogue& dialogue, const v1
     read.set_handle(connection->handle());
     read.set_n(kReadSize);
     read.set_offset(read_offset);
+    read.set_request_id(reader);
     v1::ReadResponse answer;
     const grpc::Status status =
         link.Call(&BrokerLink::Stub::Read, read, &answer,
