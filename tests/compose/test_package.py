@@ -1,0 +1,137 @@
+"""The Debian packages on a bare Debian: in a container, where nothing may be started, and under systemd."""
+
+import contextlib
+import pathlib
+
+import pytest
+from stack import SOURCE_DIR, docker, wait_until
+
+PACKAGES = sorted(pathlib.Path(SOURCE_DIR, "build", "packages").glob("*.deb"))
+
+# Everything there is but what dpkg, apt and adduser keep for themselves, and what is nobody's.
+FILES = (
+    "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /run/adduser -o -path /var/lib/dpkg"
+    " -o -path /var/lib/apt -o -path /var/cache -o -path /var/log -o -path /run/systemd -o -name '*-' \\) -prune -o -print"
+)
+
+
+class Machine:
+    """A container with the packages in /packages."""
+
+    def __init__(self, image, *arguments, command=()):
+        self.id = docker("run", "-d", *arguments, image, *command).stdout.strip()
+        docker("cp", f"{SOURCE_DIR}/build/packages", f"{self.id}:/packages")
+
+    def run(self, script, check=True):
+        return docker("exec", "-e", "DEBIAN_FRONTEND=noninteractive", self.id, "sh", "-c", script, check=check)
+
+    def install(self, *names):
+        debs = " ".join(f"/packages/{deb.name}" for deb in PACKAGES if deb.name.partition("_")[0] in names)
+        self.run("apt-get -q update")
+        return self.run(f"apt-get -q install -y --no-install-recommends {debs}")
+
+    def close(self):
+        docker("rm", "-fv", self.id)
+
+
+@contextlib.contextmanager
+def machine(*arguments, **options):
+    running = Machine(*arguments, **options)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def test_they_install_run_and_leave_nothing_behind():
+    with machine("debian:bookworm-slim", "--init", command=["sleep", "infinity"]) as bare:
+        before = set(bare.run(FILES).stdout.splitlines())
+        ended = bare.install("sockbroker", "sockbroker-dev")
+        for trouble in "error", "Failed", "failed", "dpkg-statoverride: warning":
+            assert trouble not in ended.stdout + ended.stderr.replace("debconf", ""), ended.stdout + ended.stderr
+        # Root's own: nothing runs as a service here.
+        assert bare.run("sockbrokerd >/tmp/broker.log 2>&1 & sockbroker ping --wait 60").stdout == "serving\n"
+        assert "listening" in bare.run("cat /tmp/broker.log").stdout
+        assert bare.run("getent passwd sockbroker").stdout.endswith(":/nonexistent:/usr/sbin/nologin\n")
+        # As the service's user, with a socket that root may use, too.
+        bare.run(
+            "install -d -o sockbroker /run/s && "
+            "setpriv --reuid sockbroker --clear-groups sockbrokerd -l unix:/run/s/b.sock >/dev/null 2>&1 & "
+            "sockbroker -b unix:/run/s/b.sock ping --wait 60"
+        )
+        bare.run("for p in /proc/[0-9]*; do case $(readlink $p/exe) in */sockbrokerd) kill ${p#/proc/} ;; esac; done")
+        wait_until(
+            lambda: bare.run("ls -l /proc/*/exe 2>/dev/null | grep -q sockbrokerd", check=False).returncode != 0, "they end"
+        )
+        bare.run("rm -rf /run/s /run/sockbroker")
+        bare.run("apt-get -q purge -y --autoremove sockbroker sockbroker-dev")
+        after = set(bare.run(FILES).stdout.splitlines())
+        assert after - before == set()
+        assert before - after == set()
+
+
+@pytest.fixture
+def systemd():
+    with machine(
+        "sockbroker-test-systemd", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined",
+        "--security-opt", "apparmor=unconfined", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp",
+        "-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro",
+    ) as running:  # fmt: skip
+        booted = wait_until(
+            lambda: (s := running.run("systemctl is-system-running", check=False).stdout.strip())
+            not in ("", "offline", "initializing", "starting") and s, "systemd has booted",
+        )  # fmt: skip
+        if booted != "running":
+            failed = running.run("systemctl --failed --plain --no-legend", check=False).stdout
+            pytest.skip(f"systemd does not run in a container here: {booted}; {failed}")
+        yield running
+
+
+def state(machine, unit):
+    return machine.run(f"systemctl is-active {unit}", check=False).stdout.strip()
+
+
+def test_systemd_opens_the_socket_and_the_first_caller_starts_the_broker(systemd):
+    systemd.install("sockbroker")
+    assert state(systemd, "sockbrokerd.socket") == "active"
+    assert state(systemd, "sockbrokerd.service") == "inactive"
+    # Root finds it where it looks by itself.
+    assert systemd.run("sockbroker ping").stdout == "serving\n"
+    assert state(systemd, "sockbrokerd.service") == "active"
+    # All that hardening leaves it its work.
+    refused = systemd.run("sockbroker connect 127.0.0.1 1", check=False)
+    assert "Connection refused" in refused.stderr
+    systemd.run("sockbroker listen 127.0.0.1 0 </dev/null >/tmp/got 2>/tmp/said & echo $! >/tmp/pid")
+    wait_until(lambda: "Listening" in systemd.run("cat /tmp/said").stdout, "the broker listens")
+    systemd.run("bash -c 'echo through systemd >/dev/tcp/127.0.0.1/$(sed s/.*\\ // /tmp/said)'")
+    wait_until(lambda: systemd.run("cat /tmp/got").stdout == "through systemd\n", "the line has come through")
+    # Nobody but root and the service's user.
+    assert systemd.run("setpriv --reuid nobody --clear-groups sockbroker -b unix:/run/sockbroker/sockbroker.sock ping",
+                       check=False).returncode == 3  # fmt: skip
+    # A restart keeps the socket; nobody is refused.
+    before = systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout
+    systemd.run("systemctl restart sockbrokerd && sockbroker ping")
+    assert systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout != before
+    assert systemd.run("journalctl -q -u sockbrokerd -p warning --no-pager").stdout == ""
+
+
+def test_options_of_the_administrators_are_added(systemd):
+    systemd.install("sockbroker")
+    systemd.run("echo 'SOCKBROKERD_OPTIONS=\"--listen 127.0.0.1:7411 --insecure-loopback\"' >/etc/default/sockbrokerd")
+    systemd.run("sockbroker ping && sockbroker -b 127.0.0.1:7411 ping")
+
+
+def test_an_upgrade_restarts_it_and_a_removal_stops_it(systemd):
+    systemd.install("sockbroker")
+    systemd.run("sockbroker ping")
+    before = systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout
+    systemd.run("apt-get -q install -y --reinstall /packages/sockbroker_*.deb")
+    assert systemd.run("sockbroker ping").stdout == "serving\n"
+    assert systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout != before
+    systemd.run("apt-get -q remove -y sockbroker")
+    for unit in "sockbrokerd.socket", "sockbrokerd.service":
+        assert state(systemd, unit) in ("inactive", "unknown", "")
+    assert systemd.run("ls -d /run/sockbroker", check=False).returncode != 0
+    systemd.run("apt-get -q purge -y sockbroker")
+    assert systemd.run("systemctl --failed --plain --no-legend").stdout == ""
+    assert systemd.run("find /etc -name '*sockbroker*'").stdout == ""
