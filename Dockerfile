@@ -44,8 +44,9 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends libprotobuf-dev protobuf-compiler protobuf-compiler-grpc \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /packages/sockbroker-dev_*.deb /tmp/
-# All it takes for any language: the protos of sockbroker-dev and that language's plug-in.
-RUN dpkg -i /tmp/sockbroker-dev_*.deb && cd /usr/share/sockbroker/proto && mkdir /stubs \
+# All it takes for any language: the protos of sockbroker-dev (unpacked: it takes nothing else) and that
+# language's plug-in.
+RUN dpkg-deb -x /tmp/sockbroker-dev_*.deb / && cd /usr/share/sockbroker/proto && mkdir /stubs \
  && protoc --python_out=/stubs --grpc_out=/stubs --plugin=protoc-gen-grpc=/usr/bin/grpc_python_plugin \
       $(find google sockbroker -name '*.proto')
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 
 import pytest
 from stack import SOURCE_DIR, docker, wait_until
@@ -27,7 +28,7 @@ class Machine:
 
     def install(self, *names):
         debs = " ".join(f"/packages/{deb.name}" for deb in PACKAGES if deb.name.partition("_")[0] in names)
-        self.run("apt-get -q update")
+        self.run("[ -e /var/lib/apt/lists/lock ] || apt-get -q update")
         return self.run(f"apt-get -q install -y --no-install-recommends {debs}")
 
     def close(self):
@@ -70,21 +71,28 @@ def test_they_install_run_and_leave_nothing_behind():
         assert before - after == set()
 
 
-@pytest.fixture
-def systemd():
+@pytest.fixture(scope="module")
+def booted():
     with machine(
         "sockbroker-test-systemd", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined",
         "--security-opt", "apparmor=unconfined", "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp",
         "-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro",
     ) as running:  # fmt: skip
-        booted = wait_until(
+        state = wait_until(
             lambda: (s := running.run("systemctl is-system-running", check=False).stdout.strip())
             not in ("", "offline", "initializing", "starting") and s, "systemd has booted",
         )  # fmt: skip
-        if booted != "running":
+        if state != "running":
             failed = running.run("systemctl --failed --plain --no-legend", check=False).stdout
-            pytest.skip(f"systemd does not run in a container here: {booted}; {failed}")
+            pytest.skip(f"systemd does not run in a container here: {state}; {failed}")
         yield running
+
+
+@pytest.fixture
+def systemd(booted):
+    """Without the package and what an administrator has written for it; its libraries stay where they are."""
+    yield booted
+    booted.run("apt-get -q purge -y sockbroker; rm -rf /etc/default/sockbrokerd /etc/sockbroker; journalctl -q --rotate")
 
 
 def state(machine, unit):
@@ -119,6 +127,19 @@ def test_options_of_the_administrators_are_added(systemd):
     systemd.install("sockbroker")
     systemd.run("echo 'SOCKBROKERD_OPTIONS=\"--listen 127.0.0.1:7411 --insecure-loopback\"' >/etc/default/sockbrokerd")
     systemd.run("sockbroker ping && sockbroker -b 127.0.0.1:7411 ping")
+
+
+def test_mutual_tls_as_the_readme_sets_it_up(systemd):
+    """The block itself, with the broker's name standing for this machine."""
+    systemd.install("sockbroker")
+    systemd.run("apt-get -q install -y --no-install-recommends openssl && echo 127.0.0.1 broker.example.org >>/etc/hosts")
+    readme = (SOURCE_DIR / "README.md").read_text()
+    block = re.search(r"\*\*For other machines.*?```sh\n(.*?)```", readme, re.DOTALL)[1]
+    said = docker("exec", "-i", "-w", "/tmp", systemd.id, "bash", "-eu", input=block).stdout
+    assert said == "serving\n"
+    # And without a certificate not.
+    ended = systemd.run("sockbroker -b broker.example.org:7400 --broker-cacert /tmp/ca.crt ping", check=False)
+    assert ended.returncode == 3
 
 
 def test_an_upgrade_restarts_it_and_a_removal_stops_it(systemd):
