@@ -451,8 +451,11 @@ void BrokerSession::OnClose(v1::ClientFrame* frame) {
   BrokerChannel* channel = Find(number);
   if (channel == nullptr) return;
   if (channel->connection_ == nullptr) {
-    // Nobody waits for it any more: the host finds no channel when it is there.
-    Erase(number);
+    // The host finds no channel when the connection is there.
+    google::rpc::Status status;
+    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
+    status.set_message("aborted before it was there");
+    Failed(number, std::move(status));
     return;
   }
   channel->closing_ = true;

@@ -99,6 +99,34 @@ CO_TEST_REAL(RealBroker, ARefusalSaysTheErrnoOfEachAddress) {
   EXPECT_THAT(streams::GetAttempts(connection.status()), SizeIs(1));
 }
 
+CO_TEST_REAL(RealBroker, AnOpenThatIsCancelledEndsTheAttempt) {
+  RealBroker real;
+  Broker broker = *co_await Broker::Connect(real.address());
+  // A listener whose backlog is full answers nobody.
+  streams::StartServerOptions full;
+  full.backlog = 1;
+  full.start_serving = true;
+  full.accept = streams::AcceptMode::kOnDemand;
+  auto server = co_await streams::StartServer(nullptr, "127.0.0.1", 0, full);
+  CO_ASSERT_OK(server);
+  const int port = server->sockets()[0].port();
+  std::vector<Connection> filling;
+  while (true) {
+    auto opened = co_await streams::WaitFor(broker.OpenConnection("127.0.0.1", port),
+                                            absl::Milliseconds(200));
+    if (!opened.ok()) {
+      EXPECT_THAT(opened, StatusIs(absl::StatusCode::kDeadlineExceeded));
+      break;
+    }
+    filling.push_back(*std::move(opened));
+    CO_ASSERT_LT(filling.size(), 100u);
+  }
+  // Its answer (CANCELLED) has come before this one's.
+  auto list = co_await broker.Call(&Broker::Rpcs::ListConnections, v1::ListConnectionsRequest());
+  CO_ASSERT_OK(list);
+  EXPECT_EQ(static_cast<std::size_t>(list->connections_size()), filling.size());
+}
+
 CO_TEST_REAL(RealBroker, NobodyAtTheAddressIsUnavailable) {
   RealBroker real;
   EXPECT_THAT(co_await Broker::Connect("unix:" + real.file("nobody")),

@@ -407,6 +407,10 @@ CO_TEST(Channel, AnOpenThatIsCancelledLeavesNothingBehind) {
   co_await Idle();
   EXPECT_EQ(memory.channels(), 0u);
   EXPECT_TRUE(memory.peer(0).aborted());
+  // Not here, either: nothing keeps the link.
+  broker = Broker();
+  co_await Idle();
+  EXPECT_EQ(memory.sessions(), 0u);
 }
 
 CO_TEST(Channel, ProgressIsTold) {
