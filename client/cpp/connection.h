@@ -66,7 +66,7 @@ class StreamWriter : public streams::StreamWriter {
   // Names it, for Attach and the unary calls.
   const std::string& handle() const;
   uint64_t epoch() const;
-  // What the broker said of it when it was bound first.
+  // What the broker said of it when it was bound first, but for its options (see GetConnection).
   const v1::Connection& info() const;
   // The offset of the next byte that the reader gives; one past the last that was written; of that,
   // what the broker has, and what its kernel has.

@@ -98,7 +98,10 @@ class Channel::Stream final : public streams::ByteStream {
 };
 
 Channel::Channel(std::shared_ptr<Link> link, ConnectionOptions options)
-    : link_(std::move(link)), options_(std::move(options)) {}
+    : link_(std::move(link)), options_(std::move(options)) {
+  // It was said in the request; a channel that idles should be small.
+  options_.broker.Clear();
+}
 
 Channel::~Channel() = default;
 
@@ -165,6 +168,7 @@ void Channel::OnBound(const v1::Connection& connection, uint64_t epoch) {
   epoch_ = epoch;
   if (first) {
     connection_ = connection;
+    connection_.clear_options();
     peername_ = ToSocketAddress(connection.peer());
     sockname_ = ToSocketAddress(connection.local());
     if (connection.has_tls()) {

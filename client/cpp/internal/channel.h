@@ -121,7 +121,7 @@ class Channel final : public session::ClientListener,
   bool MayRead() const { return !reading_paused_ && !closing_; }
 
   const std::shared_ptr<Link> link_;
-  const ConnectionOptions options_;
+  ConnectionOptions options_;
   session::ClientChannel* channel_ = nullptr;  // null before and after
   std::shared_ptr<Channel> self_;              // while there is one
   v1::Connection connection_;
