@@ -38,7 +38,7 @@ def test_the_first_cpp_program_of_the_readme_is_the_example(broker, redis_server
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "+PONG\r\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "+PONG\n"), done.stderr
 
 
 def test_every_link_of_the_readme_leads_somewhere():
