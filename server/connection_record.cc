@@ -31,12 +31,13 @@ std::shared_ptr<ConnectionRecord> ConnectionRecord::Create(BrokerCore* core, Bir
   attributes.request_key = std::move(request_key);
   core->connections.Insert(record->handle_, std::move(attributes), record,
                            /*listed=*/!record->unclaimed_);
-  // The record outlives neither: both are told of the end through Watch, and drop their callbacks
-  // with the connection.
+  // Neither keeps the record alive: the table does.
   record->reads_.reader().NotifyEof([weak = record->weak_from_this()] {
     if (const auto self = weak.lock()) self->OnPeerEof();
   });
-  record->loop_->Spawn(Watch(record), record->watch_cancel_.token().state());
+  record->writer_.NotifyClosed([weak = record->weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnGone(self->reads_.reader().Exception());
+  });
   record->ArmTimeouts();
   if (record->unclaimed_) {
     record->server_->Add(record.get());
@@ -55,7 +56,9 @@ ConnectionRecord::ConnectionRecord(BrokerCore* core, Birth birth)
       principal_(std::move(birth.principal)),
       requested_host_(std::move(birth.requested_host)),
       rpc_(std::move(birth.rpc)),
-      proxy_header_(std::move(birth.socket.proxy_header)),
+      proxy_header_(birth.socket.proxy_header.has_value()
+                        ? std::make_unique<ProxyHeader>(*std::move(birth.socket.proxy_header))
+                        : nullptr),
       opened_at_wall_(absl::Now()),
       opened_at_(loop_->Now()),
       server_(std::move(birth.server)),
@@ -65,10 +68,9 @@ ConnectionRecord::ConnectionRecord(BrokerCore* core, Birth birth)
       reads_(birth.socket.connection.reader, birth.socket.skip),
       writes_(writer_, core->options.limits.write_buffer, birth.written_before),
       lease_(loop_, settings_.lease, [this] { OnLeaseExpired(); }),
-      claim_timer_(loop_, [this] { GiveBack(); }),
-      half_close_timer_(
-          loop_, [this] { Close(v1::ENDED_BY_TIMEOUT, /*discard=*/false, v1::PHASE_HALF_CLOSE); }),
-      idle_timer_(loop_, [this] { OnIdleTimer(); }) {
+      claim_timer_(this),
+      half_close_timer_(this),
+      idle_timer_(this) {
   if (birth.socket.tls) tls_ = TlsBegin{server_ != nullptr, 0, 0};
   // The options were checked: this can't fail.
   (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_.write_high_water),
@@ -97,13 +99,6 @@ void ConnectionRecord::EndCall() {
 }
 
 // --- the end
-
-streams::Task<void> ConnectionRecord::Watch(std::shared_ptr<ConnectionRecord> self) {
-  const absl::Status status = co_await self->writer_.WaitClosed();
-  // Cancelled: given back to its server, or the loop is being destroyed.
-  if (!self->writer_.IsClosed()) co_return;
-  self->OnGone(status);
-}
 
 void ConnectionRecord::OnGone(const absl::Status& status) {
   claim_timer_.Cancel();
@@ -278,19 +273,24 @@ AcceptedSocket ConnectionRecord::Release() {
   idle_timer_.Cancel();
   half_close_timer_.Cancel();
   lease_.Stop();
-  watch_cancel_.Cancel();
+  writer_.NotifyClosed(nullptr);
   gone_.WakeAll();
   server_->Remove(this);
-  AcceptedSocket socket{.connection = {reads_.reader(), writer_},
-                        .descriptor = std::move(descriptor_),
-                        .proxy_header = proxy_header_,
-                        .skip = reads_.skip(),
-                        .tls = tls_.has_value()};
+  AcceptedSocket socket{
+      .connection = {reads_.reader(), writer_},
+      .descriptor = std::move(descriptor_),
+      .proxy_header = proxy_header_ != nullptr ? std::optional(*proxy_header_) : std::nullopt,
+      .skip = reads_.skip(),
+      .tls = tls_.has_value()};
   core_->connections.Erase(handle_);
   return socket;
 }
 
 // --- timers
+
+void ConnectionRecord::OnHalfCloseTimer() {
+  Close(v1::ENDED_BY_TIMEOUT, /*discard=*/false, v1::PHASE_HALF_CLOSE);
+}
 
 void ConnectionRecord::RestartClaimTimer() {
   if (unclaimed_) claim_timer_.SetAfter(core_->options.limits.claim_timeout);
@@ -409,7 +409,7 @@ v1::Connection ConnectionRecord::Snapshot() const {
   *connection.mutable_peer() = ToProto(writer_.peername());
   *connection.mutable_local() = ToProto(writer_.sockname());
   if (server_ != nullptr) connection.set_server(std::string(server_->handle().bytes()));
-  if (proxy_header_.has_value() && proxy_header_->source.is_ip()) {
+  if (proxy_header_ != nullptr && proxy_header_->source.is_ip()) {
     *connection.mutable_proxied_source() = ToTcpProto(proxy_header_->source);
     *connection.mutable_proxied_destination() = ToTcpProto(proxy_header_->destination);
   }

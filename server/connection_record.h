@@ -155,7 +155,6 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
  private:
   ConnectionRecord(BrokerCore* core, Birth birth);
 
-  static streams::Task<void> Watch(std::shared_ptr<ConnectionRecord> self);
   static streams::Task<void> Upgrade(std::shared_ptr<ConnectionRecord> self,
                                      streams::TlsOptions tls);
   // What StartTls must know of the options; `side` the client's wish.
@@ -166,6 +165,7 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   AcceptedSocket Release();
   void OnLeaseExpired();
   void OnIdleTimer();
+  void OnHalfCloseTimer();
   void ArmTimeouts();
   void ArmHalfClose();
   void Bury();
@@ -178,7 +178,7 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   const std::shared_ptr<const Principal> principal_;
   const std::string requested_host_;
   const std::string rpc_;
-  const std::optional<ProxyHeader> proxy_header_;
+  const std::unique_ptr<const ProxyHeader> proxy_header_;  // few have one
   const absl::Time opened_at_wall_;
   const absl::Time opened_at_;
   const std::shared_ptr<ServerRecord> server_;
@@ -191,6 +191,29 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
 
   State state_ = State::kOpen;
   bool unclaimed_ = false;
+  // A timer that most connections never set: it takes its memory when it is set first.
+  template <auto kMethod>
+  class RareTimer {
+   public:
+    explicit RareTimer(ConnectionRecord* record) : record_(record) {}
+    void Set(absl::Time deadline) { Get()->Set(deadline); }
+    void SetAfter(absl::Duration delay) { Get()->SetAfter(delay); }
+    void Cancel() {
+      if (timer_ != nullptr) timer_->Cancel();
+    }
+
+   private:
+    streams::Timer* Get() {
+      if (timer_ == nullptr) {
+        timer_ = std::make_unique<streams::Timer>(record_->loop_,
+                                                  [record = record_] { (record->*kMethod)(); });
+      }
+      return timer_.get();
+    }
+    ConnectionRecord* const record_;
+    std::unique_ptr<streams::Timer> timer_;
+  };
+
   // Which side of TLS the broker plays, and where TLS began.
   struct TlsBegin {
     bool server_side;
@@ -208,7 +231,6 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   // It ended by itself, so what was received before is still to be read.
   bool readable_after_end_ = false;
   uint64_t opened_sequence_ = 0;
-  streams::CancelSource watch_cancel_;
   streams::WaitQueue gone_;
   std::shared_ptr<const ConnectionTombstone> tombstone_;
 
@@ -223,11 +245,11 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   absl::Time closed_at_wall_;
 
   Lease lease_;
-  streams::Timer claim_timer_;
-  streams::Timer half_close_timer_;
+  RareTimer<&ConnectionRecord::GiveBack> claim_timer_;
+  RareTimer<&ConnectionRecord::OnHalfCloseTimer> half_close_timer_;
   bool half_closed_ = false;  // the timer runs, or ran, for the first direction's end
   // Idle time is found by looking now and then whether bytes have moved.
-  streams::Timer idle_timer_;
+  RareTimer<&ConnectionRecord::OnIdleTimer> idle_timer_;
   uint64_t idle_bytes_ = 0;
   absl::Time idle_since_;
 };

@@ -23,22 +23,21 @@ EventLog::EventLog(uint64_t incarnation, std::size_t events, std::size_t bytes)
 
 uint64_t EventLog::Publish(v1::ConnectionEvent::Kind kind, const std::string& principal,
                            v1::Connection connection) {
-  auto event = std::make_shared<v1::ConnectionEvent>();
-  event->set_kind(kind);
-  event->set_incarnation(incarnation_);
-  *event->mutable_at() = ToProto(absl::Now());
-  *event->mutable_connection() = std::move(connection);
-  const std::size_t bytes = event->SpaceUsedLong();
+  v1::ConnectionEvent event;
+  event.set_kind(kind);
+  event.set_incarnation(incarnation_);
+  *event.mutable_at() = ToProto(absl::Now());
+  *event.mutable_connection() = std::move(connection);
+  std::string serialized = event.SerializeAsString();
   std::vector<std::shared_ptr<std::function<void()>>> wake;
   uint64_t sequence;
   {
     const absl::MutexLock lock(&mutex_);
     sequence = ++head_;
-    event->set_sequence(sequence);
-    entries_.push_back({principal, std::move(event), bytes});
-    bytes_ += bytes;
+    bytes_ += serialized.size();
+    entries_.push_back({principal, std::move(serialized)});
     while (entries_.size() > 1 && (entries_.size() > max_events_ || bytes_ > max_bytes_)) {
-      bytes_ -= entries_.front().bytes;
+      bytes_ -= entries_.front().event.size();
       entries_.pop_front();
     }
     wake.reserve(subscribers_.size());
@@ -70,8 +69,12 @@ bool EventLog::Read(uint64_t* cursor, const Filter& filter, std::size_t most,
   while (*cursor < head_ && found < most) {
     const Entry& entry = entries_[static_cast<std::size_t>(*cursor + 1 - first)];
     ++*cursor;
-    if (entry.principal != filter.principal || !filter.Matches(entry.event->connection())) continue;
-    events->push_back(entry.event);
+    if (entry.principal != filter.principal) continue;
+    auto event = std::make_shared<v1::ConnectionEvent>();
+    event->ParseFromString(entry.event);
+    if (!filter.Matches(event->connection())) continue;
+    event->set_sequence(*cursor);
+    events->push_back(std::move(event));
     found++;
   }
   return true;

@@ -12,8 +12,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -154,7 +154,7 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
 
   BrokerSession* const session_;
   std::shared_ptr<BrokerConnection> connection_;  // null while it is being opened
-  std::deque<std::pair<absl::Cord, v1::ClientFrame>> held_;
+  std::list<std::pair<absl::Cord, v1::ClientFrame>> held_;
   // What the connection has; what is held above it is lost with the link, and sent again.
   Position applied_;
   bool opening_ = false;    // by Open; a Bind under way is neither opening nor connected

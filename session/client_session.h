@@ -15,8 +15,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -157,7 +157,7 @@ class ClientChannel final : public MuxChannel {
   bool detaching_ = false;
   bool detach_sent_ = false;
   // The frames of the marks that were not taken yet, by number.
-  std::deque<std::pair<uint32_t, v1::ClientFrame>> marks_;
+  std::list<std::pair<uint32_t, v1::ClientFrame>> marks_;
   // StartTls is under way: what comes before TlsStarted, from here on, is not ours to read.
   std::optional<uint64_t> discard_from_;
   std::optional<v1::Closed> closed_;  // told when everything before it was consumed

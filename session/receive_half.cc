@@ -52,7 +52,7 @@ absl::StatusOr<bool> ReceiveHalf::OnJump(Position at) {
 void ReceiveHalf::Consume(uint64_t bytes) {
   consumed_.offset += bytes;
   while (!unconsumed_marks_.empty() && unconsumed_marks_.front() <= consumed_.offset) {
-    unconsumed_marks_.pop_front();
+    unconsumed_marks_.erase(unconsumed_marks_.begin());
     consumed_.marks++;
   }
 }

@@ -11,7 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/cord.h"
@@ -79,7 +79,7 @@ class ReceiveHalf {
   Position received_;
   Position consumed_;
   Position acked_;
-  std::deque<uint64_t> unconsumed_marks_;  // their offsets
+  std::vector<uint64_t> unconsumed_marks_;  // their offsets
   uint64_t window_;
   uint64_t edge_;
   // For the growth: when this measurement began, and where.

@@ -45,7 +45,7 @@ std::optional<Position> SendHalf::TakeMark() {
 
 void SendHalf::Forget(Position taken) {
   kept_.RemovePrefix(taken.offset - taken_.offset);
-  for (uint32_t i = taken_.marks; i < taken.marks; ++i) marks_.pop_front();
+  marks_.erase(marks_.begin(), marks_.begin() + (taken.marks - taken_.marks));
   taken_ = taken;
 }
 

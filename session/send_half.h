@@ -14,8 +14,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
@@ -79,7 +79,8 @@ class SendHalf {
   Position end_;
   uint64_t edge_;
   absl::Cord kept_;             // the bytes of [taken_.offset, end_.offset)
-  std::deque<uint64_t> marks_;  // the offsets of marks taken_.marks, taken_.marks + 1, ...
+  // The offsets of marks taken_.marks, taken_.marks + 1, ...; few, and no memory when there are none.
+  std::vector<uint64_t> marks_;
   // Offsets in [void_from_, taken_.offset) name no bytes: see TakeBack.
   std::optional<uint64_t> void_from_;
 };

@@ -106,6 +106,9 @@ absl::Status StreamWriter::SetWriteBufferLimits(std::optional<int64_t> high,
 std::size_t StreamWriter::GetWriteBufferSize() const { return core_->stream().write_buffer_size(); }
 uint64_t StreamWriter::bytes_flushed() const { return core_->stream().bytes_flushed(); }
 bool StreamWriter::IsClosed() const { return core_->lost(); }
+void StreamWriter::NotifyClosed(std::function<void()> callback) {
+  core_->NotifyClosed(std::move(callback));
+}
 void StreamWriter::set_close_timeout(absl::Duration timeout) { core_->set_close_timeout(timeout); }
 EventLoop* StreamWriter::loop() const { return core_->loop(); }
 

@@ -14,6 +14,7 @@
 #include <any>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -137,6 +138,9 @@ class StreamWriter {
   uint64_t bytes_flushed() const;
   // Whether the connection is gone (WaitClosed would not wait).
   bool IsClosed() const;
+  // Calls `callback` once, from the loop, when the connection is gone (in a later turn, if it is).
+  // A second call replaces the first; null: nobody is called.
+  void NotifyClosed(std::function<void()> callback);
   // How long Close may flush. Default 30 s; InfiniteDuration: for ever, as asyncio.
   void set_close_timeout(absl::Duration timeout);
   EventLoop* loop() const;

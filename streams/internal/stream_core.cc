@@ -213,6 +213,18 @@ void StreamCore::NotifyEof(std::function<void()> callback) {
   });
 }
 
+void StreamCore::NotifyClosed(std::function<void()> callback) {
+  on_closed_ = std::move(callback);
+  if (lost_ && on_closed_) TellClosed();
+}
+
+// Behind those who wait: they see what was received before.
+void StreamCore::TellClosed() {
+  loop_->CallSoon([self = shared_from_this()] {
+    if (self->on_closed_) std::exchange(self->on_closed_, nullptr)();
+  });
+}
+
 void StreamCore::set_limit(std::size_t limit) {
   limit_ = std::max<std::size_t>(limit, 1);
   MaybeResumeReading();
@@ -390,6 +402,7 @@ void StreamCore::OnConnectionLost(const absl::Status& status) {
   data_.WakeAll();
   drained_.WakeAll(status);
   closed_.WakeAll();
+  if (on_closed_) TellClosed();
   if (on_lost_) std::exchange(on_lost_, nullptr)();
 }
 

@@ -50,6 +50,7 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   void Unread(absl::Cord data);
   absl::Cord TakeBack();
   void NotifyEof(std::function<void()> callback);
+  void NotifyClosed(std::function<void()> callback);
   void BeginPull(PullListener* listener);
   absl::Cord Pull(std::size_t max);
   void EndPull();
@@ -111,7 +112,9 @@ class StreamCore final : public StreamProtocol, public std::enable_shared_from_t
   WaitQueue closed_;
   absl::Duration close_timeout_;
   Timer close_timer_;
+  void TellClosed();
   std::function<void()> on_lost_;
+  std::function<void()> on_closed_;
   std::function<void()> on_eof_;
 };
 
