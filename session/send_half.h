@@ -78,8 +78,9 @@ class SendHalf {
   Position sent_;   // on this binding
   Position end_;
   uint64_t edge_;
-  absl::Cord kept_;             // the bytes of [taken_.offset, end_.offset)
-  // The offsets of marks taken_.marks, taken_.marks + 1, ...; few, and no memory when there are none.
+  absl::Cord kept_;  // the bytes of [taken_.offset, end_.offset)
+  // The offsets of marks taken_.marks, taken_.marks + 1, ...; few, and no memory when there are
+  // none.
   std::vector<uint64_t> marks_;
   // Offsets in [void_from_, taken_.offset) name no bytes: see TakeBack.
   std::optional<uint64_t> void_from_;
