@@ -419,6 +419,7 @@ v1::Connection ConnectionRecord::Snapshot() const {
   connection.set_at_eof(reads_.reader().AtEof());
   connection.set_write_eof(writes_.eof());
   connection.set_epoch(epoch_);
+  connection.set_bound(binding_ != nullptr);
   *connection.mutable_opened_at() = ToProto(opened_at_wall_);
   *connection.mutable_last_used_at() =
       ToProto(std::max(opened_at_wall_, core_->Wall(lease_.last_used())));

@@ -216,6 +216,7 @@ TEST_F(SessionTest, UnaryReadsAndWritesOfABoundConnectionAreRefusedInspectionIsN
   EXPECT_EQ(server::DetailOf(Do(&v1::SocketBroker::Stub::Write, write, &wrote)).reason(),
             v1::BOUND);
   EXPECT_EQ(Get(connection->handle()).epoch(), 1u);
+  EXPECT_TRUE(Get(connection->handle()).bound());
   // Close remains.
   Close(connection->handle());
   EXPECT_EQ(connection->WaitClosed().reason(), v1::CLOSED_BY_CLIENT);
