@@ -302,6 +302,7 @@ std::string Socket::TakeRaw(std::size_t max) {
 }
 
 absl::Status Socket::Write(absl::Cord bytes) {
+  if (in_handshake_) world_->Fail("bytes are written while there are no keys yet");
   for (const char byte : bytes.Chars()) {
     if (byte == kPoison) {
       world_->Fail("a fenced client's byte reached the peer");
@@ -551,6 +552,7 @@ ClientListener* Client::OnAccepted(ClientChannel* channel, const v1::Connection&
 }
 
 void Application::OnEof() {
+  if (eof_seen_) world_->Fail("the peer's eof is told twice");
   eof_seen_ = true;
   const Script& script = socket_->script();
   if (consumed_ + received_.size() != script.from_peer) {
