@@ -21,7 +21,9 @@ if(NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
   find_program(SOCKBROKER_CCACHE ccache)
   mark_as_advanced(SOCKBROKER_CCACHE)
   if(SOCKBROKER_CCACHE)
-    set(CMAKE_CXX_COMPILER_LAUNCHER "${SOCKBROKER_CCACHE}")
+    # What one clone has compiled another need not: paths count from the root of the repository.
+    set(CMAKE_CXX_COMPILER_LAUNCHER env "CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}" CCACHE_NOHASHDIR=1
+                                    "${SOCKBROKER_CCACHE}")
   endif()
 endif()
 
