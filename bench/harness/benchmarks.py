@@ -1,12 +1,13 @@
 """The benchmarks by name. Each module has SUMMARY, add_options(parser), run(options, machine, plan) -> result for
 --json, and table(result) -> text."""
 
-from harness import engine_echo, rpc, session, throughput, tls_throughput
+from harness import engine_echo, forward, rpc, session, throughput, tls_throughput
 
 ALL = {
     "engine-echo": engine_echo,
     "throughput": throughput,
     "rpc": rpc,
+    "forward": forward,
     "tls-throughput": tls_throughput,
     "echo": session.Echo,
     "idle": session.Idle,
