@@ -56,7 +56,9 @@ bool Mux::Turn(MuxChannel* channel, FrameWriter* writer) {
     if (out.sent() != out.end()) return false;
     const Position before = out.end();
     const uint64_t room = out.edge() > before.offset ? out.edge() - before.offset : 0;
-    channel->Refill(std::min<uint64_t>(left, room));
+    // More than this turn may send: the source is a socket, and few large reads of it cost less
+    // than many small ones.
+    channel->Refill(std::min<uint64_t>(kBatch, room));
     if (out.end() == before) {
       channel->WriteEnd(writer);
       return false;
