@@ -36,6 +36,7 @@ Exit status:
 Examples:
   sockbroker connect 127.0.0.1 6379          # talk to a server
   sockbroker listen -k 8080 --exec 'cat'     # an echo server
+  sockbroker forward -L 8080:intranet:80     # http://localhost:8080 is the broker's intranet
   sockbroker ls                              # what the broker holds for you
   sockbroker watch --json | jq .kind         # events, for a script)";
 
@@ -79,6 +80,26 @@ Examples:
   sockbroker listen -k -U /run/app.sock --exec 'cat' --max-conns 8
   sockbroker listen -k --tls --cert server.crt --key server.key 8443 --exec 'cat'
   sockbroker listen --tls --cert store:www --client-ca clients.crt 8443 > received)";
+
+constexpr char kForwardExamples[] =
+    R"(As ssh's -L, -R, -D and -W, with the broker in place of the far end: what -L and -D connect to and where -R listens
+is the broker's side; -L and -D listen on this side, where -R connects to. BIND is the interface to listen on: nothing
+is loopback, `*` every one. PORT 0 takes a free one, which is said on stderr. IPv6 addresses stand in brackets; a PATH
+has a '/' in it or is @NAME. Each may be given many times; all share one link to the broker.
+
+When the link to the broker breaks, connections go on at the exact byte once it is back; new ones wait for it. Ctrl-C
+ends all of them. With -v a line tells what goes through; -vv tells of every connection.
+
+Examples:
+  sockbroker forward -L 8080:intranet:80           # http://localhost:8080 is the broker's intranet
+  sockbroker forward -L 5432:/run/postgresql/.s.PGSQL.5432 -L 6379:redis:6379
+  sockbroker forward -L ./db.sock:db.internal:5432 # a Unix socket here (no colon in its path, or \:)
+  sockbroker forward -L '*:8080:[fd00::5]:80'      # whoever reaches this machine may use it
+  sockbroker forward -R 8080:localhost:3000        # the broker's port 8080 is the program on 3000 here
+  sockbroker forward -D 1080 -v &                  # a SOCKS 5 proxy; names are the broker's to resolve
+  curl --socks5-hostname localhost:1080 http://intranet/
+  ssh -o ProxyCommand='sockbroker forward -W %h:%p' host.internal
+  sockbroker forward --json -L 0:db:5432 2>&1 >/dev/null | head -1 | jq .port)";
 
 constexpr char kListExamples[] =
     R"(STATE is open, peer-eof (the peer has ended its direction), eof-sent (we have ours), both-eof, closing or closed.
@@ -183,6 +204,7 @@ CommandLine::CommandLine()
       ->type_name("FILE");
   AddConnect();
   AddListen();
+  AddForward();
   AddLists();
   AddInfo();
   AddClose();
@@ -312,6 +334,41 @@ void CommandLine::AddListen() {
       ->type_name("FILE");
   app->add_option("--alpn", listen.tls.alpn, "Protocols to take, the preferred first: h2,http/1.1")
       ->type_name("LIST");
+}
+
+void CommandLine::AddForward() {
+  CLI::App* app = AddWord("forward", "Lead ports through the broker, as ssh -L, -R, -D and -W do",
+                          "sockbroker forward [OPTIONS] -L|-R|-D|-W SPEC...", kForwardExamples);
+  const auto add = [app](const std::string& names, std::vector<std::string>* to,
+                         const std::string& text, const std::string& type) {
+    app->add_option(names, *to, text)
+        ->type_name(type)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  };
+  add("-L,--local", &forward.local,
+      "Listen here; the broker connects each to HOST:HOSTPORT. A PATH of a Unix socket may stand "
+      "for either end",
+      "[BIND:]PORT:HOST:HOSTPORT");
+  add("-R,--remote", &forward.remote,
+      "The broker listens; each is connected to HOST:HOSTPORT from here. Likewise with PATHs",
+      "[BIND:]PORT:HOST:HOSTPORT");
+  add("-D,--dynamic", &forward.dynamic,
+      "A SOCKS 5 proxy here: the broker connects to whatever its clients ask for", "[BIND:]PORT");
+  app->add_option(
+         "-W,--stdio", forward.stdio,
+         "The broker connects; stdin and stdout are joined to it, until both ends are done")
+      ->type_name("HOST:PORT");
+  app->add_flag_function(
+      "-v,--verbose", [this](int64_t count) { forward.verbose = static_cast<int>(count); },
+      "Say on stderr where it listens and what goes through; -vv: every connection");
+  app->add_option("-l,--label", forward.labels, "A label for `ls` to find them by; up to 16")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_flag(
+      "-j,--json", forward.json,
+      "Say on stderr how it goes, in JSON: first where each listens, all -L, all -R, all -D");
 }
 
 void CommandLine::AddLists() {

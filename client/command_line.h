@@ -12,6 +12,7 @@
 #include "client/broker_tls.h"
 #include "client/close_command.h"
 #include "client/connect_command.h"
+#include "client/forward_command.h"
 #include "client/list_commands.h"
 #include "client/listen_command.h"
 #include "client/ping_command.h"
@@ -48,6 +49,7 @@ class CommandLine {
   BrokerTlsFiles broker_tls;
   ConnectOptions connect;
   ListenOptions listen;
+  ForwardOptions forward;
   ListOptions list;
   CloseOptions close;
   WatchOptions watch;
@@ -62,6 +64,7 @@ class CommandLine {
  private:
   void AddConnect();
   void AddListen();
+  void AddForward();
   void AddLists();
   void AddInfo();
   void AddClose();

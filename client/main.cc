@@ -18,6 +18,7 @@
 #include "client/connect_command.h"
 #include "client/console.h"
 #include "client/exit_status.h"
+#include "client/forward_command.h"
 #include "client/info_command.h"
 #include "client/interrupt.h"
 #include "client/list_commands.h"
@@ -55,11 +56,13 @@ int Run(CommandLine& line) {
   Export("SOCKBROKER_KEY", line.broker_tls.key);
   address->set_tls(*std::move(tls));
   if (line.word == "ping") return RunPing(*address, line.ping);
-  if (line.word == "connect" || line.word == "listen" || line.word == "watch") {
+  if (line.word == "connect" || line.word == "listen" || line.word == "forward" ||
+      line.word == "watch") {
     Interrupt interrupt;
     interrupt.CatchSignals();
     if (line.word == "connect") return RunConnect(*address, line.connect, &interrupt);
     if (line.word == "listen") return RunListen(*address, line.listen, &interrupt);
+    if (line.word == "forward") return RunForward(*address, line.forward, &interrupt);
     absl::StatusOr<std::unique_ptr<BrokerLink>> link = BrokerLink::Connect(*address);
     return link.ok() ? RunWatch(**link, line.watch, &interrupt) : FailWith(link.status());
   }

@@ -31,7 +31,8 @@ class PullListener {
  public:
   // Bytes, the peer's EOF or the connection's end: Pull again.
   virtual void OnReadable() = 0;
-  // The kernel has more of what was written, though nobody wrote just now.
+  // The kernel has more of what was written, though nobody wrote just now; or there is room again,
+  // the write buffer having been above its high mark.
   virtual void OnFlushed() = 0;
 
  protected:

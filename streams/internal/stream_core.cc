@@ -315,6 +315,9 @@ void StreamCore::OnPauseWriting() { writing_paused_ = true; }
 void StreamCore::OnResumeWriting() {
   writing_paused_ = false;
   drained_.WakeAll();
+  if (puller_ == nullptr) return;
+  // In a turn of its own: the stream may be at work.
+  loop_->CallSoon([self = shared_from_this()] { self->OnFlushed(); });
 }
 
 // --- TLS

@@ -28,6 +28,20 @@ TEST(CommandLine, ConnectTakesNcsFlagsInOneWord) {
   EXPECT_EQ(line.connect.source_port, "4000");
 }
 
+TEST(CommandLine, ForwardTakesAnyNumberOfEachKind) {
+  CommandLine line;
+  const auto outcome = line.Parse({"forward", "-vv", "-L", "1:a:2", "-L3:b:4", "-R", "5:c:6", "-D",
+                                   "7", "-D", "8", "-W", "d:9", "--json", "-l", "k=v"});
+  ASSERT_TRUE(outcome.run) << outcome.error;
+  EXPECT_THAT(line.forward.local, ElementsAre("1:a:2", "3:b:4"));
+  EXPECT_THAT(line.forward.remote, ElementsAre("5:c:6"));
+  EXPECT_THAT(line.forward.dynamic, ElementsAre("7", "8"));
+  EXPECT_EQ(line.forward.stdio, "d:9");
+  EXPECT_EQ(line.forward.verbose, 2);
+  EXPECT_TRUE(line.forward.json);
+  EXPECT_THAT(line.forward.labels, ElementsAre("k=v"));
+}
+
 TEST(CommandLine, ASeparateNegativeNumberIsAValueToo) {
   CommandLine line;
   ASSERT_TRUE(line.Parse({"connect", "-q", "-1", "h", "1"}).run);

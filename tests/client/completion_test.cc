@@ -80,7 +80,7 @@ TEST(Completion, BashOffersHandlesThatTheProgramLists) {
 TEST(Completion, EveryShellKnowsEveryCommand) {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const std::string script = Script(shell);
-    for (const char* word : {"connect", "listen", "servers", "info", "close", "watch"}) {
+    for (const char* word : {"connect", "listen", "forward", "servers", "info", "close", "watch"}) {
       EXPECT_THAT(script, HasSubstr(word)) << shell;
     }
     EXPECT_THAT(script, HasSubstr("max-conns")) << shell;

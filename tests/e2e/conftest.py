@@ -292,6 +292,82 @@ def run_cli(broker):
     return run
 
 
+@pytest.fixture
+def start_cli(broker):
+    """start_cli(*arguments, ...): the program, running; stdin, stdout and stderr are pipes unless said otherwise."""
+    processes = []
+
+    def start(*arguments, address=None, **options):
+        for stream in ("stdin", "stdout", "stderr"):
+            options.setdefault(stream, subprocess.PIPE)
+        environment = dict(os.environ, SOCKBROKER_ADDRESS=address or broker.addresses[0])
+        processes.append(subprocess.Popen([str(SOCKBROKER), *map(str, arguments)], env=environment, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        stop(process)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+class BreakableLink:
+    """A TCP relay to the broker whose connections can be cut."""
+
+    def __init__(self, address):
+        host, port = address.rsplit(":", 1)
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._pairs = []
+        self._refusing = False
+        self.relayed = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                if self._refusing:
+                    client.close()
+                    continue
+                broker = socket.create_connection(self._target)
+                self._pairs += [client, broker]
+                for source, sink in ((client, broker), (broker, client)):
+                    threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
+
+    def _relay(self, source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+                self.relayed += len(data)
+        self._close(source, sink)
+
+    @staticmethod
+    def _close(*sockets):
+        for s in sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def refuse(self):
+        """New connections are closed at once, until accept_again."""
+        self._refusing = True
+
+    def accept_again(self):
+        self._refusing = False
+
+    def cut(self):
+        pairs, self._pairs = self._pairs, []
+        self._close(*pairs)
+
+    def close(self):
+        self._close(self._listener)
+        self._listener.close()
+        self.cut()
+
+
 # --- peers --------------------------------------------------------------------------------------------------------------
 
 

@@ -14,29 +14,8 @@ import threading
 
 import pytest
 
-from conftest import PATIENCE, SOCKBROKER, connect, free_port, program, stop, wait_until
+from conftest import PATIENCE, SOCKBROKER, BreakableLink, connect, free_port, program, wait_until
 from sockbroker.v1 import connection_pb2
-
-
-@pytest.fixture
-def start_cli(broker):
-    """start_cli(*arguments, ...): the program, running; stdin, stdout and stderr are pipes unless said otherwise."""
-    processes = []
-
-    def start(*arguments, address=None, **options):
-        for stream in ("stdin", "stdout", "stderr"):
-            options.setdefault(stream, subprocess.PIPE)
-        environment = dict(os.environ, SOCKBROKER_ADDRESS=address or broker.addresses[0])
-        processes.append(subprocess.Popen([str(SOCKBROKER), *map(str, arguments)], env=environment, **options))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        stop(process)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
 
 
 @pytest.fixture
@@ -353,50 +332,6 @@ def test_a_broker_that_was_restarted_says_that_the_connection_is_lost(
     start_broker("--listen", address)
     assert ended(process) == 1
     assert b" was restarted, and its sockets are gone" in process.stderr.read()
-
-
-class BreakableLink:
-    """A TCP relay to the broker whose connections can be cut."""
-
-    def __init__(self, address):
-        host, port = address.rsplit(":", 1)
-        self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
-        self._pairs = []
-        self.relayed = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                broker = socket.create_connection(self._target)
-                self._pairs += [client, broker]
-                for source, sink in ((client, broker), (broker, client)):
-                    threading.Thread(target=self._relay, args=(source, sink), daemon=True).start()
-
-    def _relay(self, source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-                self.relayed += len(data)
-        self._close(source, sink)
-
-    @staticmethod
-    def _close(*sockets):
-        for s in sockets:
-            with contextlib.suppress(OSError):
-                s.shutdown(socket.SHUT_RDWR)
-
-    def cut(self):
-        pairs, self._pairs = self._pairs, []
-        self._close(*pairs)
-
-    def close(self):
-        self._close(self._listener)
-        self._listener.close()
-        self.cut()
 
 
 def test_a_link_that_is_cut_again_and_again_costs_no_byte(start_cli, broker, python_peer, directory):
