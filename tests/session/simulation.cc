@@ -53,7 +53,7 @@ class Socket final : public BrokerConnection, public std::enable_shared_from_thi
     return unread_.empty() && read_index_ == script_.from_peer && peer_said_ == RawTotal() &&
            (!script_.tls || tls_started_);
   }
-  bool Exhausted() const override { return unread_.empty() && (gone || AtEof()); }
+  bool Exhausted() const override { return unread_.empty() && ((gone && close_asked_) || AtEof()); }
   ReadMarkLog& read_marks() override { return marks_; }
   absl::Status Write(absl::Cord bytes) override;
   uint64_t Flushed() const override { return flushed_; }
@@ -274,7 +274,7 @@ absl::Cord Socket::Read(std::size_t max, std::size_t /*retained*/) {
     const std::size_t size = std::min(max, unread_.size());
     bytes = unread_.Subcord(0, size);
     unread_.RemovePrefix(size);
-  } else if (!in_handshake_ && !gone) {
+  } else if (!in_handshake_ && !close_asked_) {
     bytes = absl::Cord(TakeRaw(max));
   }
   read_position.offset += bytes.size();
@@ -398,6 +398,12 @@ bool Socket::Step(std::mt19937_64* random) {
   }
   if (eof_written_ && flushed_ == written_ && !peer_got_eof) {
     peer_got_eof = true;
+    did = true;
+  }
+  // Both directions have ended: the connection may go, though its client has not read everything.
+  const bool ended = peer_got_eof && peer_said_ == RawTotal() && (!script_.tls || tls_started_);
+  if (ended && !gone && (*random)() % 4 == 0) {
+    Finish();
     did = true;
   }
   if (close_asked_ && !gone && flushed_ == written_) {
