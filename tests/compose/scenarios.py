@@ -83,7 +83,8 @@ def it_is_repaired(stack, sha256, fault, *arguments):
 
 
 # Reads the connection `sys.argv[1]` from its offset `sys.argv[2]` to its end, or `sys.argv[3]` bytes of it. Kept reads: what
-# is read is dropped by the broker only when the next read asks for what comes behind.
+# is read is dropped by the broker only when the next read asks for what comes behind. A new one's handle is the first line
+# (of stdout: `docker exec` has one stream for both, and a full stdout would hold stderr back).
 RELAY = """
 import sys
 sys.path.insert(0, "/usr/local/bin")
@@ -94,7 +95,8 @@ if sys.argv[1] == "new":
     c = ask.Connection(stub, "nginx", 80)
     c.write(b"GET /big HTTP/1.0\\r\\n\\r\\n")
     handle = c.handle
-    sys.stderr.write(handle.hex() + "\\n")
+    sys.stdout.write(handle.hex() + "\\n")
+    sys.stdout.flush()
 else:
     handle = bytes.fromhex(sys.argv[1])
 offset, end = int(sys.argv[2]), int(sys.argv[3])
@@ -116,7 +118,7 @@ def relay(stack, service, handle, offset, end):
 def the_transfer_breaks_off(stack, fault, *arguments):
     """A back end that dies is the connection's end, not the broker's."""
     with relay(stack, "client", "new", 0, 1 << 40) as program:
-        program.read_line(program.process.stderr)
+        program.read_line()
         size = 0
         while size < MEGABYTE:
             size += len(program.read_some())
@@ -131,7 +133,7 @@ def another_container_goes_on(stack, sha256, fault, *arguments):
     """The client dies in mid-transfer; another, in another container, has the handle and the offset, and reads on."""
     data = bytearray()
     with relay(stack, "client", "new", 0, 5 * MEGABYTE + 1) as first:
-        handle = first.read_line(first.process.stderr).strip()
+        handle = first.read_line().strip()
         while len(data) <= 5 * MEGABYTE:
             data += first.read_some()
         with fault(stack, *arguments):
