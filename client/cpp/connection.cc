@@ -64,6 +64,8 @@ Task<absl::StatusOr<Detached>> Leave(streams::StreamWriter writer, StreamReader 
 
 Task<absl::Status> StreamWriter::Drain() { return DrainOrFail(*this, channel_); }
 Task<absl::Status> StreamWriter::Flush() { return Channel::Flush(channel_); }
+Task<absl::Status> StreamWriter::WaitTaken() { return Channel::WaitTaken(channel_); }
+Task<absl::Status> StreamWriter::WaitProgress() { return Channel::WaitProgress(channel_); }
 Task<absl::Status> StreamWriter::StartTls(v1::TlsOptions options, StartTlsOptions how) {
   return Upgrade(reader_, channel_, std::move(options), how);
 }
@@ -77,6 +79,7 @@ uint64_t StreamWriter::read_offset() const { return channel_->offsets().read; }
 uint64_t StreamWriter::write_offset() const { return channel_->offsets().written; }
 uint64_t StreamWriter::taken_offset() const { return channel_->offsets().taken; }
 uint64_t StreamWriter::flushed_offset() const { return channel_->offsets().flushed; }
+v1::Reason StreamWriter::close_reason() const { return channel_->close_reason(); }
 bool StreamWriter::bound() const { return channel_->bound(); }
 
 }  // namespace sockbroker::client

@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "client/cpp/options.h"
 #include "sockbroker/v1/connection.pb.h"
+#include "sockbroker/v1/error.pb.h"
 #include "sockbroker/v1/tls.pb.h"
 #include "streams/stream_reader.h"
 #include "streams/stream_writer.h"
@@ -50,6 +51,12 @@ class StreamWriter : public streams::StreamWriter {
   streams::Task<absl::Status> Drain();
   // Waits until the broker's kernel has everything that was written so far.
   streams::Task<absl::Status> Flush();
+  // Waits until the broker has everything that was said so far, WriteEof and Close included: it
+  // will do it, whatever becomes of this process.
+  streams::Task<absl::Status> WaitTaken();
+  // Waits until the broker, or its kernel, has more of what was written than it has now. The error
+  // (or kUnavailable "Connection lost") once it never will.
+  streams::Task<absl::Status> WaitProgress();
   // start_tls(), done by the broker at this exact byte: what was written before goes out in clear,
   // what is written from now on protected, over broken links too. Errors as the engine's; the
   // engine's own, which would do TLS here and leave the broker none of the plaintext, is reached
@@ -74,6 +81,9 @@ class StreamWriter : public streams::StreamWriter {
   uint64_t write_offset() const;
   uint64_t taken_offset() const;
   uint64_t flushed_offset() const;
+  // Why the broker closed it; REASON_UNSPECIFIED while it is open, or when the end is no such one
+  // (see StreamEnd).
+  v1::Reason close_reason() const;
   // Whether it is bound at this moment: not while the link is down.
   bool bound() const;
 

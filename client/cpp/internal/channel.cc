@@ -150,7 +150,16 @@ streams::Task<absl::Status> Channel::WaitBound(std::shared_ptr<Channel> channel)
       co_return status;
     }
   }
-  co_return channel->epoch_ == 0 ? channel->end_ : absl::OkStatus();
+  if (channel->epoch_ != 0) co_return absl::OkStatus();
+  if (!channel->end_.ok()) co_return channel->end_;
+  // It ended well, but before: what is asked for now is not to be had.
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::CLOSED);
+  detail.set_close_reason(channel->close_reason_);
+  *detail.mutable_offsets() = channel->closed_offsets_;
+  absl::Status closed = absl::FailedPreconditionError("the connection is closed");
+  SetErrorDetail(detail, &closed);
+  co_return closed;
 }
 
 absl::StatusOr<streams::Connection> Channel::MakeStreams(const std::shared_ptr<Channel>& channel) {
@@ -173,7 +182,9 @@ void Channel::OnBound(const v1::Connection& connection, uint64_t epoch) {
     sockname_ = ToSocketAddress(connection.local());
     if (connection.has_tls()) {
       tls_info_ = ToTlsInfo(connection.tls());
-      can_write_eof_ = half_close_after_tls_;
+      // Who takes a connection up isn't told what was asked for; the broker ignores a half-close
+      // that TLS can't have.
+      can_write_eof_ = binding_ || half_close_after_tls_;
     }
     bound_.WakeAll();
     return;
@@ -225,8 +236,20 @@ void Channel::OnWriteClosed(const google::rpc::Status& status) {
   if (std::exchange(writing_paused_, false) && protocol_ != nullptr) protocol_->OnResumeWriting();
 }
 
-void Channel::OnEnding(const v1::Closed& closed) { End(ToStatus(closed.status())); }
-void Channel::OnClosed(const v1::Closed& closed) { Leave(ToStatus(closed.status())); }
+void Channel::NoteClosed(const v1::Closed& closed) {
+  close_reason_ = closed.reason();
+  closed_offsets_ = closed.offsets();
+}
+
+void Channel::OnEnding(const v1::Closed& closed) {
+  NoteClosed(closed);
+  End(ToStatus(closed.status()));
+}
+
+void Channel::OnClosed(const v1::Closed& closed) {
+  NoteClosed(closed);
+  Leave(ToStatus(closed.status()));
+}
 void Channel::OnFailed(const google::rpc::Status& status) { Leave(ToStatus(status)); }
 
 void Channel::OnDetached() {
@@ -358,12 +381,35 @@ streams::Task<absl::Status> Channel::Flush(std::shared_ptr<Channel> channel) {
   const uint64_t until = channel->offsets().written;
   while (channel->offsets().flushed < until) {
     if (!channel->write_status_.ok()) co_return channel->write_status_;
-    if (channel->channel_ == nullptr || channel->ending_) {
-      co_return channel->end_.ok() ? absl::UnavailableError("Connection lost") : channel->end_;
-    }
+    if (channel->channel_ == nullptr || channel->ending_) co_return channel->Gone();
     if (absl::Status status = co_await channel->changed_.Wait(); !status.ok()) co_return status;
   }
   co_return absl::OkStatus();
+}
+
+absl::Status Channel::Gone() const {
+  return end_.ok() ? absl::UnavailableError("Connection lost") : end_;
+}
+
+streams::Task<absl::Status> Channel::WaitTaken(std::shared_ptr<Channel> channel) {
+  // An end that the broker has told of came behind all that it was asked for.
+  while (channel->channel_ != nullptr && !channel->ending_) {
+    if (channel->channel_->out.taken() == channel->channel_->written()) co_return absl::OkStatus();
+    if (!channel->write_status_.ok()) co_return channel->write_status_;
+    if (absl::Status status = co_await channel->changed_.Wait(); !status.ok()) co_return status;
+  }
+  const ChannelOffsets last = channel->offsets();
+  co_return last.taken >= last.written && channel->end_.ok() ? absl::OkStatus() : channel->Gone();
+}
+
+streams::Task<absl::Status> Channel::WaitProgress(std::shared_ptr<Channel> channel) {
+  const ChannelOffsets before = channel->offsets();
+  while (channel->channel_ != nullptr && !channel->ending_) {
+    const ChannelOffsets now = channel->offsets();
+    if (now.taken > before.taken || now.flushed > before.flushed) co_return absl::OkStatus();
+    if (absl::Status status = co_await channel->changed_.Wait(); !status.ok()) co_return status;
+  }
+  co_return channel->Gone();
 }
 
 streams::Task<absl::Status> Channel::StartTls(std::shared_ptr<Channel> channel,
@@ -424,8 +470,9 @@ ChannelOffsets Channel::offsets() const {
   now.acknowledged = channel_->in.consumed().offset;
   now.read = now.acknowledged + unacknowledged_;
   now.written = channel_->written().offset;
-  now.taken = channel_->out.taken().offset;
-  now.flushed = channel_->flushed();
+  now.flushed = std::max(channel_->flushed(), closed_offsets_.flushed());
+  // The last acks may have been spared by a Closed.
+  now.taken = std::max(channel_->out.taken().offset, now.flushed);
   return now;
 }
 

@@ -64,6 +64,10 @@ class Channel final : public session::ClientListener,
   // --- what the engine's stream does not know
   // Until everything written so far is in the broker's kernel.
   static streams::Task<absl::Status> Flush(std::shared_ptr<Channel> channel);
+  // Until the broker has all of it, marks included.
+  static streams::Task<absl::Status> WaitTaken(std::shared_ptr<Channel> channel);
+  // Until it, or its kernel, has more.
+  static streams::Task<absl::Status> WaitProgress(std::shared_ptr<Channel> channel);
   // The upgrade by the broker; `received` was read by nobody and belongs to TLS.
   static streams::Task<absl::Status> StartTls(std::shared_ptr<Channel> channel,
                                               v1::TlsOptions options,
@@ -80,6 +84,7 @@ class Channel final : public session::ClientListener,
   bool write_eof() const { return write_eof_; }
   bool upgrading() const { return upgrading_; }
   bool ended() const { return ending_; }
+  v1::Reason close_reason() const { return close_reason_; }
   // Received, and kept back from the reader.
   std::size_t pending_bytes() const { return pending_.size(); }
 
@@ -108,6 +113,10 @@ class Channel final : public session::ClientListener,
   void Enter(session::ClientChannel* channel);
   // The session's last call came: remembers the offsets, and ends the stream with `status`.
   void Leave(absl::Status status);
+  // What is known once the broker has closed it.
+  void NoteClosed(const v1::Closed& closed);
+  // The error of what can't come any more.
+  absl::Status Gone() const;
   // Ends the stream: what was received is given first.
   void End(absl::Status status);
   // Gives the protocol what it may have.
@@ -132,7 +141,9 @@ class Channel final : public session::ClientListener,
   bool binding_ = false;
   std::optional<streams::TlsInfo> tls_info_;
   ChannelOffsets last_;         // once channel_ is gone
+  v1::Offsets closed_offsets_;  // the broker's last word
   absl::Status end_;            // why, if not well
+  v1::Reason close_reason_ = v1::REASON_UNSPECIFIED;
   streams::WaitQueue bound_;    // opened, bound, or never
   streams::WaitQueue changed_;  // flushed, upgraded, detached, ended
 

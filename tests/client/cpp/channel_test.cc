@@ -283,6 +283,56 @@ CO_TEST(Channel, WhoIsFencedHearsItAndDoesNotComeBack) {
   EXPECT_EQ(memory.peer(0).received(), "good");
 }
 
+CO_TEST(Channel, WhatTheBrokerHasTakenItsClientNeedNotSeeThrough) {
+  MemoryBroker memory;
+  Broker broker = *co_await memory.Connect();
+  auto [reader, writer] = *co_await broker.OpenConnection("peer", 1);
+  memory.peer(0).Hold(true);
+  CO_ASSERT_OK(writer.Write(std::string(200'000, 'x')));
+  auto taken = CreateTask(writer.WaitTaken());
+  auto progress = CreateTask(writer.WaitProgress());
+  CO_ASSERT_OK(co_await progress.Join());
+  EXPECT_THAT(writer.taken_offset(), Ge(1u));
+  (void)co_await streams::Sleep(absl::Seconds(1));
+  EXPECT_FALSE(taken.done()) << "the window holds some of it back";
+  memory.peer(0).Hold(false);
+  CO_ASSERT_OK(co_await taken.Join());
+  writer.Close();
+  CO_ASSERT_OK(co_await writer.WaitTaken());
+  CO_ASSERT_OK(co_await writer.WaitClosed());
+  EXPECT_EQ(writer.close_reason(), v1::CLOSED_BY_CLIENT);
+  EXPECT_EQ(writer.taken_offset(), 200'000u);
+  EXPECT_THAT(co_await writer.WaitProgress(), StatusIs(absl::StatusCode::kUnavailable));
+}
+
+CO_TEST(Channel, WhatIsNotTakenWhenItEndsNeverWillBe) {
+  MemoryBroker memory;
+  Broker broker = *co_await memory.Connect();
+  auto [reader, writer] = *co_await broker.OpenConnection("peer", 1);
+  memory.peer(0).Hold(true);
+  CO_ASSERT_OK(writer.Write(std::string(200'000, 'x')));
+  auto taken = CreateTask(writer.WaitTaken());
+  co_await Idle();
+  memory.peer(0).End({}, v1::ENDED_BY_PEER);
+  EXPECT_THAT(co_await taken.Join(), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_EQ(writer.close_reason(), v1::ENDED_BY_PEER);
+}
+
+CO_TEST(Channel, AttachingToOneThatHasEndedWellSaysThatItIsClosed) {
+  MemoryBroker memory;
+  Broker broker = *co_await memory.Connect();
+  auto [reader, writer] = *co_await broker.OpenConnection("peer", 1);
+  memory.peer(0).Send("read before");
+  EXPECT_THAT(co_await reader.ReadExactly(11), IsOkAndHolds("read before"));
+  writer.Close();
+  CO_ASSERT_OK(co_await writer.WaitClosed());
+  auto again = co_await broker.Attach(writer.handle());
+  EXPECT_THAT(again, StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_EQ(GetReason(again.status()), v1::CLOSED);
+  EXPECT_EQ(GetErrorDetail(again.status())->close_reason(), v1::CLOSED_BY_CLIENT);
+  EXPECT_EQ(GetOffsets(again.status())->received(), 11u);
+}
+
 CO_TEST(Channel, ADetachedConnectionGoesOnWhereItWasRead) {
   MemoryBroker memory;
   std::string handle;

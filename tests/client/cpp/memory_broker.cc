@@ -283,6 +283,12 @@ void MemoryBroker::Host::Bind(v1::Bind request, const std::string& holder) {
     status.add_details()->PackFrom(detail);
     return call_->session.Failed(request.channel(), status);
   }
+  if (peer->closed_ && peer->incoming_.empty()) {
+    v1::Closed closed;
+    closed.set_reason(v1::CLOSED_BY_CLIENT);
+    closed.mutable_offsets()->set_received(peer->read_.offset);
+    return call_->session.Closed(request.channel(), closed);
+  }
   peer->holder_ = holder;
   broker_->Bind(call_, request.channel(), peer, request);
 }
