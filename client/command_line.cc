@@ -30,6 +30,7 @@ Exit status:
   1    the broker or the network said no; the reason is on stderr
   2    the command line was not understood
   3    the broker cannot be reached
+  4    another client has taken the connection over
   130  ended by Ctrl-C (128 + the signal's number)
   141  nobody reads stdout any more
 
@@ -43,7 +44,8 @@ Examples:
 constexpr char kConnectExamples[] =
     R"(At the end of stdin our direction is closed (half-close), and the peer is read until its end too. At the peer's
 end the rest of stdin is still sent, unless stdin is a terminal. Bytes are acknowledged to the broker only after
-they were written to stdout, and calls are repeated when the link to the broker breaks: nothing is lost or doubled.
+they were written to stdout, and after a broken link to the broker it goes on at the exact byte: nothing is lost or
+doubled. A client that is killed leaves its connection to the broker, for --lease seconds: see `attach`.
 
 With --tls the end of stdin is not told to the peer, because most would take it for the end of all; -N tells it (TLS
 1.3), -q ends the connection. A FILE is read here and sent to the broker; store:NAME in its place is what the broker
@@ -56,9 +58,30 @@ Examples:
   sockbroker connect -zv localhost 20-25 80        # which ports answer
   sockbroker connect -w 3 db 5432 && echo up       # give up after 3 s
   sockbroker connect host 9000 < backup.tar > reply
+  sockbroker connect --detach --lease 600 host 9000   # prints a handle for `sockbroker attach`
   sockbroker connect --tls -C example.org 443      # HTTPS by hand
   sockbroker connect --tls --cacert ca.crt --cert me.crt --key me.key db.internal 6380
   sockbroker connect --starttls smtp -Cv mail.example.org 587)";
+
+constexpr char kAttachExamples[] =
+    R"(What was written to stdout or FILE is acknowledged to the broker only then, so it still has whatever a client that
+died has not stored. Where a connection stands is an offset: a byte's place in its stream, counted from its begin.
+
+  -o FILE --continue    FILE holds the bytes from --base (0) on: goes on at its size, like curl -C -
+  -i FILE --continue    FILE is what was being sent: goes on where the broker says that it got
+  --from OFFSET         reads from there; without, at the first byte that nobody has taken
+
+The end of stdin does not end our direction, the end of -i FILE does (-N, --no-half-close choose). When both directions
+have ended the connection is closed; --detach leaves it. Ctrl-C, a stdout that nobody reads and a full disk leave it,
+too, for its lease (connect --lease). A client whose connection is taken from it by --steal ends with status 4.
+
+Examples:
+  sockbroker attach 9f86                                    # stdin and stdout, where the last client stopped
+  h=$(sockbroker connect --detach --lease 3600 host 9000)   # a connection for later
+  sockbroker attach $h < request > reply
+  sockbroker attach $h -o backup.tar --continue             # after a crash: the rest of the file
+  sockbroker attach $h -i upload.tar --continue             # the same for what is sent
+  sockbroker attach --steal $h                              # from a client that hangs)";
 
 constexpr char kListenExamples[] =
     R"(Without -k it stops listening after the first connection, and ends with it. Where it listens is said on stderr
@@ -203,6 +226,7 @@ CommandLine::CommandLine()
   app_->add_option("--broker-key", broker_tls.key, "The private key of --broker-cert, PEM")
       ->type_name("FILE");
   AddConnect();
+  AddAttach();
   AddListen();
   AddForward();
   AddLists();
@@ -255,13 +279,19 @@ void CommandLine::AddConnect() {
       ->type_name("PORT");
   app->add_flag("-C,--crlf", connect.crlf, "Send each line feed as CR LF");
   app->add_flag("-n,--numeric", connect.numeric, "Look no name up: HOST and PORT are numbers");
+  app->add_flag("-D,--detach", connect.detach,
+                "Print the handle, and leave the connection open for `attach`");
+  app->add_option("--lease", connect.lease,
+                  "How long the broker keeps the connection when nobody has it; 60 by default")
+      ->type_name("SECONDS");
   app->add_option("-l,--label", connect.labels, "A label for `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
 
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", connect.json,
-                "Say how it goes in JSON: on stderr; with -z on stdout, a line per port");
+                "Say how it goes in JSON: on stderr; with -z on stdout, a line per port; with "
+                "--detach on stdout, the connection");
   ClientTlsFlags& tls = connect.tls;
   app->add_flag("-t,--tls", tls.tls, "Speak TLS; the certificate must be HOST's, and good");
   app->add_option("--starttls", tls.starttls,
@@ -282,6 +312,44 @@ void CommandLine::AddConnect() {
       ->type_name("LIST");
   app->add_flag("-k,--insecure", tls.insecure,
                 "Take any certificate: whoever answers is believed to be HOST");
+}
+
+void CommandLine::AddAttach() {
+  CLI::App* app = AddWord("attach", "Go on with a connection that the broker holds",
+                          "sockbroker attach [OPTIONS] HANDLE\n"
+                          "sockbroker attach [OPTIONS] HANDLE -o FILE --continue [--base OFFSET]\n"
+                          "sockbroker attach [OPTIONS] HANDLE -i FILE --continue",
+                          kAttachExamples);
+  app->add_option("handle", attach.handle)->type_name("HANDLE")->required();
+  app->add_flag("-S,--steal", attach.steal, "Take it from the client that has it");
+  app->add_option("-W,--wait", attach.wait,
+                  "How long to wait for another client to leave it (2): one that has just died may "
+                  "seem to have it still")
+      ->type_name("SECONDS");
+  app->add_option("-o,--output", attach.output, "Write to this, instead of stdout")
+      ->type_name("FILE");
+  app->add_option("-i,--input", attach.input, "Send this, instead of stdin")->type_name("FILE");
+  app->add_flag("-c,--continue", attach.go_on,
+                "Go on where the files stand: behind what -o has, behind what was sent of -i");
+  app->add_option("--base", attach.base, "The offset of the first byte in -o FILE; 0")
+      ->type_name("OFFSET");
+  app->add_option("--input-base", attach.input_base, "The offset of the first byte in -i FILE; 0")
+      ->type_name("OFFSET");
+  app->add_option("--from", attach.from, "Read from this offset on")->type_name("OFFSET");
+  app->add_flag("-D,--detach", attach.detach, "Leave the connection open at the end");
+  app->add_flag_function(
+      "-N,--half-close,!--no-half-close", [this](int64_t count) { attach.half_close = count > 0; },
+      "End our direction at the end of what is sent. It is the default with -i, but for TLS");
+  app->add_option("-q,--quit-after", attach.quit_after_input,
+                  "Quit so long after the end of what is sent, whatever the peer does; negative: "
+                  "never")
+      ->type_name("SECONDS");
+  app->add_option("-w,--timeout", attach.timeout,
+                  "Quit (status 0) when nothing comes or goes for so long")
+      ->type_name("SECONDS");
+  app->add_flag("-C,--crlf", attach.crlf, "Send each line feed as CR LF");
+  app->add_flag("-v,--verbose", attach.verbose, "Say on stderr how it goes");
+  app->add_flag("-j,--json", attach.json, "Say on stderr how it goes, in JSON");
 }
 
 void CommandLine::AddListen() {
@@ -316,6 +384,9 @@ void CommandLine::AddListen() {
   app->add_flag("-6,--ipv6", listen.ipv6, "IPv6 only");
   app->add_flag("-C,--crlf", listen.crlf, "Send each line feed as CR LF");
   app->add_flag("-n,--numeric", listen.numeric, "Look no name up: HOST and PORT are numbers");
+  app->add_option("--lease", listen.lease,
+                  "How long the broker keeps a connection when nobody has it; 60 by default")
+      ->type_name("SECONDS");
   app->add_option("--name", listen.name, "A name for the server, shown by `servers`")
       ->type_name("NAME");
   app->add_option("-l,--label", listen.labels,

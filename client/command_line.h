@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "client/attach_command.h"
 #include "client/broker_tls.h"
 #include "client/close_command.h"
 #include "client/connect_command.h"
@@ -47,6 +48,7 @@ class CommandLine {
   std::string word;
   std::string broker;
   BrokerTlsFiles broker_tls;
+  AttachFlags attach;
   ConnectOptions connect;
   ListenOptions listen;
   ForwardOptions forward;
@@ -63,6 +65,7 @@ class CommandLine {
 
  private:
   void AddConnect();
+  void AddAttach();
   void AddListen();
   void AddForward();
   void AddLists();

@@ -3,24 +3,33 @@
 #include <netdb.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "client/broker_link.h"
 #include "client/console.h"
 #include "client/conversation.h"
+#include "client/cpp/broker.h"
 #include "client/endpoint_text.h"
 #include "client/error_text.h"
 #include "client/exit_status.h"
+#include "client/handle_text.h"
+#include "client/json_output.h"
 #include "client/labels.h"
 #include "client/notes.h"
 #include "client/port_range.h"
 #include "client/port_scan.h"
 #include "client/seconds.h"
+#include "client/session_link.h"
 #include "client/starttls.h"
 #include "client/starttls_upgrade.h"
+#include "streams/event_loop.h"
+#include "streams/task.h"
 
 namespace sockbroker::client {
 namespace {
@@ -34,6 +43,7 @@ absl::StatusOr<v1::ConnectionOptions> MakeConnectionOptions(const ConnectOptions
   if (options.timeout.has_value() && *options.timeout > 0) {
     SetDuration(*options.timeout, made.mutable_timeouts()->mutable_connect());
   }
+  if (options.lease.has_value()) SetDuration(*options.lease, made.mutable_lease());
   absl::Status status = ParseLabels(options.labels, made.mutable_labels());
   if (!status.ok()) return status;
   return made;
@@ -120,6 +130,9 @@ class ConnectRun {
     if (options_.scan && !options_.tls.starttls.empty()) {
       return FailWith(Misuse("-z and --starttls exclude each other"));
     }
+    if (options_.scan && options_.detach) {
+      return FailWith(Misuse("-z and --detach exclude each other"));
+    }
     absl::StatusOr<absl::optional<v1::TlsOptions>> tls = MakeTls(options_);
     if (!tls.ok()) return FailWith(tls.status());
     tls_ = *std::move(tls);
@@ -131,8 +144,8 @@ class ConnectRun {
         ParsePorts({options_.target.begin() + 1, options_.target.end()});
     if (!ports.ok()) return FailWith(ports.status());
     if (!options_.scan && ports->size() > 1) return FailWith(Misuse("several ports need -z"));
-    if (const int status = Link(); status != kExitOk) return status;
     if (options_.scan) {
+      if (const int status = Link(); status != kExitOk) return status;
       return ScanPorts(*link_, *request, *ports,
                        {.verbose = options_.verbose, .json = options_.json}, interrupt_);
     }
@@ -155,13 +168,10 @@ class ConnectRun {
     } else {
       request.set_service(port.service);
     }
-    TuneForPump(request.mutable_options());
+    TuneForConversation(request.mutable_options());
     const std::string& host = options_.target[0];
-    const std::string peer = absl::StrCat(host, " port ", PortText(port));
-    v1::OpenConnectionResponse opened;
-    const grpc::Status status = link_->Call(&BrokerLink::Stub::OpenConnection, request, &opened,
-                                            {.canceller = &canceller_});
-    return Converse(status, opened.connection(), peer, host, PortText(port));
+    target_ = {absl::StrCat(host, " port ", PortText(port)), host, PortText(port)};
+    return Go(std::move(request), &BrokerLink::Stub::OpenConnection);
   }
 
   int RunUnix() {
@@ -175,53 +185,122 @@ class ConnectRun {
     absl::StatusOr<v1::ConnectionOptions> connection = MakeConnectionOptions(options_);
     if (!connection.ok()) return FailWith(connection.status());
     *request.mutable_options() = *std::move(connection);
-    TuneForPump(request.mutable_options());
+    TuneForConversation(request.mutable_options());
     if (TlsFromTheStart()) *request.mutable_tls() = *tls_;
-    if (const int status = Link(); status != kExitOk) return status;
     const std::string& path = options_.target[0];
-    v1::OpenConnectionResponse opened;
-    const grpc::Status status = link_->Call(&BrokerLink::Stub::OpenUnixConnection, request, &opened,
-                                            {.canceller = &canceller_});
-    if (status.ok() && options_.scan) {
-      if (options_.verbose || options_.json) notes_.Connected(path, "", opened.connection());
-      v1::CloseRequest close;
-      close.set_handle(opened.connection().handle());
-      v1::CloseResponse closed;
-      (void)link_->Call(&BrokerLink::Stub::Close, close, &closed, {.timeout = absl::Seconds(5)});
-      return kExitOk;
+    target_ = {path, path, ""};
+    if (options_.scan) return ScanUnix(request);
+    return Go(std::move(request), &BrokerLink::Stub::OpenUnixConnection);
+  }
+
+  int ScanUnix(const v1::OpenUnixConnectionRequest& request) {
+    v1::Connection connection;
+    if (const int status = OpenByCall(request, &BrokerLink::Stub::OpenUnixConnection, &connection);
+        status != kExitOk) {
+      return status;
     }
-    return Converse(status, opened.connection(), path, path, "");
+    if (options_.verbose || options_.json) notes_.Connected(target_.host, "", connection);
+    CloseByCall(connection.handle());
+    return kExitOk;
   }
 
   bool TlsFromTheStart() const { return tls_.has_value() && options_.tls.starttls.empty(); }
 
-  int Converse(const grpc::Status& opened, v1::Connection connection, const std::string& peer,
-               const std::string& host, const std::string& port) {
-    if (!opened.ok()) {
-      if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
-      return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", peer), opened));
+  template <typename Request>
+  using OpenMethod = BrokerLink::Method<Request, v1::OpenConnectionResponse>;
+
+  template <typename Request>
+  int Go(Request request, OpenMethod<Request> method) {
+    const bool starttls = !options_.tls.starttls.empty();
+    v1::Connection connection;
+    // What needs no session, or comes before it.
+    if (options_.detach || starttls) {
+      if (const int status = OpenByCall(request, method, &connection); status != kExitOk) {
+        return status;
+      }
+      notes_.Connected(target_.host, target_.port, connection);
     }
-    notes_.Connected(host, port, connection);
-    if (!options_.tls.starttls.empty()) {
-      const absl::Status upgraded = Upgrade(peer, host, &connection);
-      if (!upgraded.ok()) {
-        CloseQuickly(*link_, connection.handle());
+    if (starttls) {
+      if (const absl::Status upgraded = Upgrade(&connection); !upgraded.ok()) {
+        CloseByCall(connection.handle());
         return interrupt_->raised() ? ExitBySignal(interrupt_->signal_number())
                                     : FailWith(upgraded);
       }
     }
-    if (tls_.has_value()) notes_.Tls(connection);
-    WidenPipe(STDIN_FILENO);
-    WidenPipe(STDOUT_FILENO);
-    return client::Converse(*link_, connection, peer, STDIN_FILENO, STDOUT_FILENO,
-                            MakePumpOptions(options_), notes_, interrupt_);
+    if (options_.detach) {
+      if (tls_.has_value()) notes_.Tls(connection);
+      return PrintDetached(connection);
+    }
+    streams::EventLoop loop;
+    return loop.RunUntilComplete(Talk(std::move(request), std::move(connection)));
   }
 
-  absl::Status Upgrade(const std::string& peer, const std::string& host,
-                       v1::Connection* connection) {
+  int PrintDetached(const v1::Connection& connection) {
+    const std::string text =
+        options_.json ? MessageJson(connection) : HandleText(connection.handle());
+    return PrintLine(text) ? kExitOk : kExitBrokenPipe;
+  }
+
+  template <typename Request>
+  int OpenByCall(const Request& request, OpenMethod<Request> method, v1::Connection* connection) {
+    if (const int status = Link(); status != kExitOk) return status;
+    v1::OpenConnectionResponse opened;
+    const grpc::Status status = link_->Call(method, request, &opened, {.canceller = &canceller_});
+    *connection = std::move(*opened.mutable_connection());
+    return status.ok() ? kExitOk : OpenFailed(status);
+  }
+
+  void CloseByCall(const std::string& handle) {
+    v1::CloseRequest close;
+    close.set_handle(handle);
+    v1::CloseResponse closed;
+    (void)link_->Call(&BrokerLink::Stub::Close, close, &closed,
+                      {.timeout = absl::Seconds(2), .patience = absl::ZeroDuration()});
+  }
+
+  int OpenFailed(const grpc::Status& status) {
+    if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
+    return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", target_.peer), status));
+  }
+
+  // Opens the connection, or takes up the one that was opened by a call.
+  template <typename Request>
+  streams::Task<int> Talk(Request request, v1::Connection opened) {
+    auto link = co_await SessionLink::Connect(address_, notes_, interrupt_, Patience());
+    if (interrupt_->raised()) co_return ExitBySignal(interrupt_->signal_number());
+    if (!link.ok()) co_return FailWith(link.status());
+    Broker& broker = (*link)->broker();
+    absl::StatusOr<Connection> connection;
+    if (opened.handle().empty()) {
+      ConnectionOptions how;
+      TuneForPump(&how);
+      connection =
+          co_await UntilInterrupted(interrupt_, broker.Open(std::move(request), std::move(how)));
+    } else {
+      AttachOptions how;
+      TuneForPump(&how);
+      how.read_offset = opened.offsets().read_offset();
+      connection =
+          co_await UntilInterrupted(interrupt_, broker.Attach(opened.handle(), std::move(how)));
+    }
+    if (!connection.ok()) co_return OpenFailed(ToGrpcStatus(connection.status()));
+    const v1::Connection& info = connection->writer.info();
+    if (opened.handle().empty()) notes_.Connected(target_.host, target_.port, info);
+    if (tls_.has_value()) notes_.Tls(info);
+    WidenPipe(STDIN_FILENO);
+    WidenPipe(STDOUT_FILENO);
+    co_return co_await Converse(link->get(), *std::move(connection), {.peer = target_.peer},
+                                MakePumpOptions(options_), notes_, interrupt_);
+  }
+
+  absl::Duration Patience() const {
+    return std::max(absl::Seconds(60), absl::Seconds(options_.lease.value_or(0)));
+  }
+
+  absl::Status Upgrade(v1::Connection* connection) {
     StartTlsNames names;
     names.server = tls_->server_hostname();
-    if (names.server.empty()) names.server = options_.unix_socket ? "localhost" : host;
+    if (names.server.empty()) names.server = options_.unix_socket ? "localhost" : target_.host;
     names.client = SmtpName(connection->local());
     const std::unique_ptr<StartTlsDialogue> dialogue =
         MakeStartTlsDialogue(options_.tls.starttls, names);
@@ -230,7 +309,7 @@ class ConnectRun {
     if (options_.timeout.has_value() && *options_.timeout > 0) {
       upgrade.timeout = absl::Seconds(*options_.timeout);
     }
-    return UpgradeToTls(*link_, *dialogue, *tls_, peer, upgrade, connection);
+    return UpgradeToTls(*link_, *dialogue, *tls_, target_.peer, upgrade, connection);
   }
 
   const BrokerAddress& address_;
@@ -239,8 +318,15 @@ class ConnectRun {
   Canceller canceller_;
   Interrupt::Subscription subscription_;
   const Notes notes_;
+  struct Target {
+    std::string peer;  // what errors call it
+    std::string host;
+    std::string port;
+  };
+
   std::unique_ptr<BrokerLink> link_;
   absl::optional<v1::TlsOptions> tls_;
+  Target target_;
 };
 
 }  // namespace

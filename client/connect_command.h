@@ -32,6 +32,10 @@ struct ConnectOptions {
   bool crlf = false;
   std::string source_address;
   std::string source_port;
+  // Seconds the broker keeps it for when nobody has it; absent: the broker's default.
+  absl::optional<double> lease;
+  // Leave it open, and print its handle.
+  bool detach = false;
   std::vector<std::string> labels;
   ClientTlsFlags tls;
 };

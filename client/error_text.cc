@@ -2,11 +2,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/cpp/status.h"
 #include "client/endpoint_text.h"
 #include "client/exit_status.h"
 #include "client/tls_text.h"
@@ -14,12 +16,6 @@
 
 namespace sockbroker::client {
 namespace {
-
-std::string ErrnoText(int error) {
-  char buffer[128];
-  // The GNU form: it may return a constant instead of filling the buffer.
-  return strerror_r(error, buffer, sizeof(buffer));
-}
 
 std::string PhaseText(v1::Phase phase) {
   switch (phase) {
@@ -191,7 +187,9 @@ std::string CauseText(const grpc::Status& status) {
     case v1::SERVER_CLOSED:
       return "the server was closed";
     case v1::BOUND:
-      return absl::StrCat("a session has it bound (epoch ", detail->epoch(), ")");
+      return "another client has it; --steal takes it over";
+    case v1::STALE_EPOCH:
+      return "another client has taken it over";
     case v1::READ_PENDING:
       return "somebody else reads from it";
     case v1::OTHER_WRITER:
@@ -273,6 +271,23 @@ int ExitStatusOf(const absl::Status& status) {
     default:
       return kExitFailed;
   }
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const std::string message(status.message());
+  if (GetStreamEnd(status) == StreamEnd::kGivenUp) {
+    return {grpc::StatusCode::UNAVAILABLE, message};
+  }
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  const std::optional<v1::ErrorDetail> detail = GetErrorDetail(status);
+  return detail.has_value() ? MakeStatus(code, message, *detail) : grpc::Status(code, message);
+}
+
+std::string ErrnoText(int error) {
+  char buffer[128];
+  // The GNU form: it may return a constant instead of filling the buffer.
+  return strerror_r(error, buffer, sizeof(buffer));
 }
 
 grpc::Status MakeStatus(grpc::StatusCode code, absl::string_view message,

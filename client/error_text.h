@@ -46,6 +46,12 @@ bool IsBrokenLink(const grpc::Status& status);
 // kExitOk, kExitFailed or kExitNoBroker.
 int ExitStatusOf(const grpc::Status& status);
 
+// The library's errors in gRPC's clothes, for the texts above. A link that was given up is a broken
+// one.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+// The system's words for an errno.
+std::string ErrnoText(int error);
+
 // Puts a detail into a status, as a broker does; for tests and fakes.
 grpc::Status MakeStatus(grpc::StatusCode code, absl::string_view message,
                         const v1::ErrorDetail& detail);

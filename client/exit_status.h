@@ -16,6 +16,8 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 // The broker could not be reached, or was lost for good.
 inline constexpr int kExitNoBroker = 3;
+// Another client has taken the connection over (attach --steal).
+inline constexpr int kExitFenced = 4;
 // Nobody reads what goes to stdout any more: what a shell reports for SIGPIPE.
 inline constexpr int kExitBrokenPipe = 141;
 

@@ -5,16 +5,21 @@
 
 #include <algorithm>
 #include <csignal>
+#include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "client/broker_link.h"
 #include "client/child_process.h"
 #include "client/console.h"
 #include "client/conversation.h"
+#include "client/cpp/broker.h"
+#include "client/cpp/server.h"
 #include "client/endpoint_text.h"
 #include "client/error_text.h"
 #include "client/exit_status.h"
@@ -23,13 +28,18 @@
 #include "client/notes.h"
 #include "client/port_range.h"
 #include "client/seconds.h"
+#include "client/session_link.h"
+#include "streams/event_loop.h"
+#include "streams/sleep.h"
+#include "streams/task.h"
+#include "streams/task_group.h"
+#include "streams/wait_for.h"
+#include "streams/wait_queue.h"
 
 namespace sockbroker::client {
 namespace {
 
-// An Accept waits so long before it is asked again.
-constexpr absl::Duration kLongPoll = absl::Seconds(20);
-// The server's lease is touched so often while its connections are served.
+// The server's lease is touched so often.
 constexpr absl::Duration kTouchEvery = absl::Seconds(15);
 
 absl::Status Misuse(absl::string_view text) {
@@ -43,7 +53,9 @@ absl::StatusOr<v1::ServerOptions> MakeServerOptions(const ListenOptions& options
   if (!status.ok()) return status;
   // A list that filters by the label finds the connections too.
   *made.mutable_accepted()->mutable_labels() = made.labels();
-  TuneForPump(made.mutable_accepted());
+  TuneForConversation(made.mutable_accepted());
+  if (options.lease.has_value())
+    SetDuration(*options.lease, made.mutable_accepted()->mutable_lease());
   return made;
 }
 
@@ -108,13 +120,27 @@ absl::StatusOr<absl::optional<v1::TlsOptions>> MakeTls(const ListenOptions& opti
   return *std::move(tls);
 }
 
+// Runs `function` beside the loop, which goes on meanwhile.
+streams::Task<void> RunInThread(std::function<void()> function) {
+  streams::EventLoop* const loop = streams::GetRunningLoop();
+  auto ended = std::make_shared<std::pair<bool, streams::WaitQueue>>();
+  std::thread thread([loop, ended, &function] {
+    function();
+    loop->Post([ended] {
+      ended->first = true;
+      ended->second.WakeAll();
+    });
+  });
+  while (!ended->first) (void)co_await ended->second.Wait();
+  thread.join();
+}
+
 class ListenRun {
  public:
   ListenRun(const BrokerAddress& address, const ListenOptions& options, Interrupt* interrupt)
       : address_(address),
         options_(options),
         interrupt_(interrupt),
-        subscription_(interrupt, [this] { canceller_.Cancel(); }),
         notes_(options.verbose, options.json) {}
 
   int Run() {
@@ -122,119 +148,121 @@ class ListenRun {
     absl::StatusOr<absl::optional<v1::TlsOptions>> tls = MakeTls(options_);
     if (!tls.ok()) return FailWith(tls.status());
     tls_ = *std::move(tls);
-    int status = options_.unix_socket ? StartUnix() : StartTcp();
-    if (status != kExitOk) return status;
-    std::thread keeper([this] { KeepServer(); });
-    status = Serve();
-    CloseServer();
-    keeper_canceller_.Cancel();
-    keeper.join();
-    return status;
+    streams::EventLoop loop;
+    return loop.RunUntilComplete(Main());
   }
 
  private:
-  int Link() {
-    absl::StatusOr<std::unique_ptr<BrokerLink>> link = BrokerLink::Connect(address_, &canceller_);
-    if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
-    if (!link.ok()) return FailWith(link.status());
-    link_ = *std::move(link);
-    return kExitOk;
-  }
+  using ServerRequest = std::variant<v1::StartServerRequest, v1::StartUnixServerRequest>;
 
-  int StartTcp() {
-    absl::StatusOr<v1::StartServerRequest> request = MakeTcpRequest(options_);
-    if (!request.ok()) return FailWith(request.status());
-    request->set_request_id(RandomBytes(16));
-    if (tls_.has_value()) *request->mutable_tls() = *tls_;
-    if (const int status = Link(); status != kExitOk) return status;
-    v1::StartServerResponse started;
-    const grpc::Status status =
-        link_->Call(&BrokerLink::Stub::StartServer, *request, &started, {.canceller = &canceller_});
-    return Started(status, started.server(), options_.target.back() == "0");
-  }
-
-  int StartUnix() {
-    if (options_.target.size() != 1) return FailWith(Misuse("listen -U needs one PATH"));
+  absl::StatusOr<ServerRequest> MakeRequest() const {
+    if (!options_.unix_socket) {
+      absl::StatusOr<v1::StartServerRequest> request = MakeTcpRequest(options_);
+      if (!request.ok()) return request.status();
+      if (tls_.has_value()) *request->mutable_tls() = *tls_;
+      return *std::move(request);
+    }
+    if (options_.target.size() != 1) return Misuse("listen -U needs one PATH");
     v1::StartUnixServerRequest request;
-    request.set_request_id(RandomBytes(16));
     request.set_path(UnixPathFromText(options_.target[0]));
     if (tls_.has_value()) *request.mutable_tls() = *tls_;
     absl::StatusOr<v1::ServerOptions> server = MakeServerOptions(options_);
-    if (!server.ok()) return FailWith(server.status());
+    if (!server.ok()) return server.status();
     *request.mutable_options() = *std::move(server);
-    if (const int status = Link(); status != kExitOk) return status;
-    v1::StartServerResponse started;
-    const grpc::Status status = link_->Call(&BrokerLink::Stub::StartUnixServer, request, &started,
-                                            {.canceller = &canceller_});
-    return Started(status, started.server(), false);
+    return request;
   }
 
-  int Started(const grpc::Status& status, const v1::Server& server, bool port_is_news) {
-    if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
-    if (!status.ok()) {
-      const std::string where =
-          options_.unix_socket || options_.target.size() == 1
-              ? absl::StrCat(options_.unix_socket ? "" : "port ", options_.target[0])
-              : absl::StrCat(options_.target[0], " port ", options_.target[1]);
-      return FailWith(ToAbslStatus(address_, absl::StrCat("listen on ", where), status));
+  streams::Task<int> Main() {
+    absl::StatusOr<ServerRequest> request = MakeRequest();
+    if (!request.ok()) co_return FailWith(request.status());
+    auto link = co_await SessionLink::Connect(address_, notes_, interrupt_);
+    if (interrupt_->raised()) co_return ExitBySignal(interrupt_->signal_number());
+    if (!link.ok()) co_return FailWith(link.status());
+    link_ = *std::move(link);
+    int status = co_await Start(*std::move(request));
+    if (status == kExitOk) {
+      streams::TaskGroup keeper;
+      keeper.Spawn(KeepServer());
+      status = co_await Serve();
+      co_await CloseServer();
+      keeper.Cancel();
+      (void)co_await keeper.Join();
     }
-    server_ = server.handle();
-    notes_.Listening(server, port_is_news);
-    return kExitOk;
+    link_.reset();
+    co_return status;
   }
 
-  int Serve() {
+  streams::Task<int> Start(ServerRequest request) {
+    ServerOptions how;
+    TuneForPump(&how.accepted);
+    if (tls_.has_value()) how.tls = *tls_;
+    absl::StatusOr<Server> server;
+    if (auto* tcp = std::get_if<v1::StartServerRequest>(&request)) {
+      server = co_await UntilInterrupted(interrupt_,
+                                         link_->broker().Start(nullptr, std::move(*tcp), how));
+    } else {
+      server = co_await UntilInterrupted(
+          interrupt_, link_->broker().Start(
+                          nullptr, std::move(std::get<v1::StartUnixServerRequest>(request)), how));
+    }
+    if (interrupt_->raised()) co_return ExitBySignal(interrupt_->signal_number());
+    absl::Status status = server.status();
+    if (status.ok()) {
+      server_ = *std::move(server);
+      v1::GetServerRequest get;
+      get.set_handle(server_.handle());
+      const auto got = co_await link_->broker().Call(&Broker::Rpcs::GetServer, std::move(get),
+                                                     /*repeat=*/true);
+      status = got.status();
+      const bool port_is_news = !options_.unix_socket && options_.target.back() == "0";
+      if (got.ok()) notes_.Listening(*got, port_is_news);
+    }
+    if (status.ok()) co_return kExitOk;
+    const std::string where =
+        options_.unix_socket || options_.target.size() == 1
+            ? absl::StrCat(options_.unix_socket ? "" : "port ", options_.target[0])
+            : absl::StrCat(options_.target[0], " port ", options_.target[1]);
+    co_return FailWith(
+        ToAbslStatus(address_, absl::StrCat("listen on ", where), ToGrpcStatus(status)));
+  }
+
+  streams::Task<int> Serve() {
     int status = kExitOk;
     do {
-      WaitForRoom();
-      v1::Connection connection;
-      status = Accept(&connection);
-      if (status != kExitOk) break;
-      notes_.Received(connection);
-      if (connection.has_tls()) notes_.Tls(connection);
-      if (!options_.keep) CloseServer();
+      // Room for one more: nobody is accepted before.
+      while (services_ >= options_.max_connections) {
+        if (!(co_await UntilInterrupted(interrupt_, WaitForService())).ok()) break;
+      }
+      absl::StatusOr<Connection> connection =
+          co_await UntilInterrupted(interrupt_, server_.Accept());
+      if (interrupt_->raised()) {
+        status = ExitBySignal(interrupt_->signal_number());
+        break;
+      }
+      if (!connection.ok()) {
+        status = FailWith(ToAbslStatus(address_, "accept", ToGrpcStatus(connection.status())));
+        break;
+      }
+      notes_.Received(connection->writer.info());
+      if (connection->writer.info().has_tls()) notes_.Tls(connection->writer.info());
+      if (!options_.keep) co_await CloseServer();
       if (options_.exec.empty()) {
-        status = ServeWithStdio(connection);
+        status = co_await ServeWithStdio(*std::move(connection));
         // With -k the end of one conversation, however it came, is not the end of all; a stdout
         // that nobody reads is.
-        if (status == kExitFailed && options_.keep) status = kExitOk;
+        if ((status == kExitFailed || status == kExitFenced) && options_.keep) status = kExitOk;
       } else if (options_.keep) {
-        StartService(connection);
+        ++services_;
+        streams::GetRunningLoop()->Spawn(Service(*std::move(connection)));
       } else {
-        status = ServeWithCommand(connection);
+        status = co_await ServeWithCommand(*std::move(connection));
       }
     } while (options_.keep && status == kExitOk);
-    WaitForServices();
-    return status;
-  }
-
-  int Accept(v1::Connection* connection) {
-    v1::AcceptRequest request;
-    request.set_server(server_);
-    // One id until it is answered: a connection whose reply was lost is had by asking again.
-    request.set_request_id(RandomBytes(16));
-    while (true) {
-      v1::AcceptResponse response;
-      const grpc::Status status = link_->Call(&BrokerLink::Stub::Accept, request, &response,
-                                              {.canceller = &canceller_, .timeout = kLongPoll});
-      if (status.ok()) {
-        *connection = response.connection();
-        return kExitOk;
-      }
-      if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
-      if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) continue;
-      if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
-        // The connection waits in the kernel until the broker has room for it.
-        const auto detail = DetailOf(status);
-        const absl::Duration pause = detail.has_value() && detail->has_retry_after()
-                                         ? ToDuration(detail->retry_after())
-                                         : absl::Seconds(1);
-        canceller_.SleepUnlessCancelled(
-            std::clamp(pause, absl::Milliseconds(100), absl::Seconds(10)));
-        continue;
-      }
-      return FailWith(ToAbslStatus(address_, "accept", status));
+    // Each ends by itself once interrupted.
+    while (services_ > 0) {
+      if (!(co_await WaitForService()).ok()) break;
     }
+    co_return status;
   }
 
   PumpOptions MakePumpOptions() const {
@@ -255,7 +283,7 @@ class ListenRun {
     return peer.unix().empty() ? "the Unix client" : EndpointText(peer);
   }
 
-  int ServeWithStdio(const v1::Connection& connection) {
+  streams::Task<int> ServeWithStdio(Connection connection) {
     PumpOptions pump = MakePumpOptions();
     WidenPipe(STDIN_FILENO);
     WidenPipe(STDOUT_FILENO);
@@ -265,108 +293,83 @@ class ListenRun {
       // A standard input that stays silent does not keep the next one waiting.
       pump.at_peer_eof = PumpOptions::PeerEof::kSendWhatIsThere;
     }
-    return Converse(*link_, connection, PeerName(connection), STDIN_FILENO, STDOUT_FILENO, pump,
-                    notes_, interrupt_);
+    Conversation conversation{.peer = PeerName(connection.writer.info())};
+    co_return co_await Converse(link_.get(), std::move(connection), std::move(conversation), pump,
+                                notes_, interrupt_);
   }
 
-  int ServeWithCommand(const v1::Connection& connection) {
+  streams::Task<int> ServeWithCommand(Connection connection) {
+    const v1::Connection info = connection.writer.info();
     std::vector<std::pair<std::string, std::string>> variables = {
-        {"SOCKBROKER_ADDRESS", address_.text()},
-        {"SOCKBROKER_HANDLE", HandleText(connection.handle())}};
-    AddEndpoint("PEER", connection.peer(), &variables);
-    AddEndpoint("SOCK", connection.local(), &variables);
-    if (connection.has_tls()) AddTls(connection.tls(), &variables);
+        {"SOCKBROKER_ADDRESS", address_.text()}, {"SOCKBROKER_HANDLE", HandleText(info.handle())}};
+    AddEndpoint("PEER", info.peer(), &variables);
+    AddEndpoint("SOCK", info.local(), &variables);
+    if (info.has_tls()) AddTls(info.tls(), &variables);
     absl::StatusOr<ChildProcess> child = ChildProcess::Spawn(options_.exec, variables);
     if (!child.ok()) {
       PrintError(child.status().message());
-      v1::CloseRequest close;
-      close.set_handle(connection.handle());
-      v1::CloseResponse closed;
-      (void)link_->Call(&BrokerLink::Stub::Close, close, &closed, {.timeout = absl::Seconds(2)});
-      return kExitFailed;
+      connection.writer.Close();
+      (void)co_await streams::WaitFor(connection.writer.WaitTaken(), absl::Seconds(2));
+      co_return kExitFailed;
     }
     PumpOptions pump = MakePumpOptions();
     // A command that reads no more may still have something to say.
     pump.end_when_output_closes = false;
     pump.on_output_end = [&child] { child->CloseInput(); };
     PumpResult result;
-    const int status = Converse(*link_, connection, PeerName(connection), child->output(),
-                                child->input(), pump, notes_, interrupt_, &result);
+    Conversation conversation{
+        .peer = PeerName(info), .input = child->output(), .output = child->input()};
+    const int status =
+        co_await Converse(link_.get(), std::move(connection), std::move(conversation), pump, notes_,
+                          interrupt_, &result);
     child->CloseInput();
     child->CloseOutput();
     // As a terminal's end would; one that was told by its streams has mostly gone already.
     if (result.end != PumpResult::End::kDone) {
       child->Signal(result.end == PumpResult::End::kInterrupted ? SIGTERM : SIGHUP);
     }
-    child->Wait();
-    return status;
+    co_await RunInThread([&child] { child->Wait(); });
+    co_return status;
   }
 
-  void StartService(v1::Connection connection) {
-    {
-      absl::MutexLock lock(&mutex_);
-      ++services_;
-    }
-    std::thread([this, connection = std::move(connection)] {
-      ServeWithCommand(connection);
-      absl::MutexLock lock(&mutex_);
-      --services_;
-    }).detach();
+  streams::Task<void> Service(Connection connection) {
+    (void)co_await ServeWithCommand(std::move(connection));
+    --services_;
+    service_ended_.WakeAll();
   }
 
-  // Room for one more: nobody is accepted before.
-  void WaitForRoom() {
-    while (!canceller_.cancelled()) {
-      const auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return services_ < options_.max_connections;
-      };
-      absl::MutexLock lock(&mutex_);
-      // In slices, so that an interruption is noticed.
-      if (mutex_.AwaitWithTimeout(absl::Condition(&room), absl::Milliseconds(100))) return;
+  streams::Task<absl::Status> WaitForService() { co_return co_await service_ended_.Wait(); }
+
+  // The server's lease is touched while nothing is accepted.
+  streams::Task<void> KeepServer() {
+    while ((co_await streams::Sleep(kTouchEvery)).ok()) {
+      v1::GetServerRequest request;
+      request.set_handle(server_.handle());
+      (void)co_await streams::WaitFor(
+          link_->broker().Call(&Broker::Rpcs::GetServer, std::move(request)), kTouchEvery);
     }
   }
 
-  // This object must outlive the threads; each ends by itself once interrupted.
-  void WaitForServices() {
-    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return services_ == 0; };
-    absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(&none));
-  }
-
-  void KeepServer() {
-    v1::GetServerRequest request;
-    request.set_handle(server_);
-    while (!keeper_canceller_.SleepUnlessCancelled(kTouchEvery)) {
-      v1::Server server;
-      (void)link_->Call(&BrokerLink::Stub::GetServer, request, &server,
-                        {.canceller = &keeper_canceller_, .timeout = kTouchEvery});
-    }
-  }
-
-  void CloseServer() {
-    if (server_closed_) return;
-    server_closed_ = true;
+  streams::Task<void> CloseServer() {
+    if (std::exchange(server_closed_, true)) co_return;
+    // Nothing is accepted any more; what was is not touched.
     v1::CloseServerRequest request;
-    request.set_handle(server_);
-    v1::CloseServerResponse response;
-    (void)link_->Call(&BrokerLink::Stub::CloseServer, request, &response,
-                      {.timeout = absl::Seconds(2), .patience = absl::ZeroDuration()});
+    request.set_handle(server_.Detach());
+    (void)co_await streams::WaitFor(
+        link_->broker().Call(&Broker::Rpcs::CloseServer, std::move(request)), absl::Seconds(2));
   }
 
   const BrokerAddress& address_;
   const ListenOptions& options_;
   Interrupt* const interrupt_;
-  Canceller canceller_;
-  Canceller keeper_canceller_;
-  Interrupt::Subscription subscription_;
   const Notes notes_;
-  std::unique_ptr<BrokerLink> link_;
+  std::unique_ptr<SessionLink> link_;
   absl::optional<v1::TlsOptions> tls_;
-  std::string server_;
+  Server server_;
   bool server_closed_ = false;
-  absl::Mutex mutex_;
-  // Commands that run now.
-  int services_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Commands that run now, with -k.
+  int services_ = 0;
+  streams::WaitQueue service_ended_;
 };
 
 }  // namespace

@@ -35,6 +35,8 @@ struct ListenOptions {
   bool ipv6 = false;
   bool numeric = false;
   bool crlf = false;
+  // Seconds the broker keeps a connection for when nobody has it; absent: the broker's default.
+  absl::optional<double> lease;
   std::string name;
   std::vector<std::string> labels;
   ServerTlsFlags tls;

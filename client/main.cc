@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/attach_command.h"
 #include "client/broker_address.h"
 #include "client/broker_link.h"
 #include "client/broker_tls.h"
@@ -56,10 +57,11 @@ int Run(CommandLine& line) {
   Export("SOCKBROKER_KEY", line.broker_tls.key);
   address->set_tls(*std::move(tls));
   if (line.word == "ping") return RunPing(*address, line.ping);
-  if (line.word == "connect" || line.word == "listen" || line.word == "forward" ||
-      line.word == "watch") {
+  if (line.word == "attach" || line.word == "connect" || line.word == "listen" ||
+      line.word == "forward" || line.word == "watch") {
     Interrupt interrupt;
     interrupt.CatchSignals();
+    if (line.word == "attach") return RunAttach(*address, line.attach, &interrupt);
     if (line.word == "connect") return RunConnect(*address, line.connect, &interrupt);
     if (line.word == "listen") return RunListen(*address, line.listen, &interrupt);
     if (line.word == "forward") return RunForward(*address, line.forward, &interrupt);

@@ -144,6 +144,56 @@ void Notes::Tls(const v1::Connection& connection) const {
   PrintNote(Printable(text));
 }
 
+void Notes::Attached(const v1::Connection& connection, uint64_t read_offset,
+                     uint64_t write_offset) const {
+  if (json_) {
+    PrintNote(JsonLine()
+                  .Add("event", "attached")
+                  .Add("handle", HandleText(connection.handle()))
+                  .AddJson("local", EndpointJson(connection.local()))
+                  .AddJson("peer", EndpointJson(connection.peer()))
+                  .Add("read_offset", read_offset)
+                  .Add("write_offset", write_offset)
+                  .Text());
+  } else if (verbose_) {
+    PrintNote(Printable(absl::StrCat("Attached to the connection to ",
+                                     HostPortText(connection.peer()), ": reads from byte ",
+                                     read_offset, " on, writes from byte ", write_offset, " on")));
+  }
+}
+
+void Notes::Left(const v1::Connection& connection, uint64_t read_offset,
+                 uint64_t write_offset) const {
+  if (json_) {
+    PrintNote(JsonLine()
+                  .Add("event", "left")
+                  .Add("handle", HandleText(connection.handle()))
+                  .Add("read_offset", read_offset)
+                  .Add("write_offset", write_offset)
+                  .Text());
+    return;
+  }
+  PrintNote(absl::StrCat("Left open; `sockbroker attach ",
+                         HandleText(connection.handle()).substr(0, 12), "` goes on"));
+}
+
+void Notes::LinkBroken(const absl::Status& reason) const {
+  if (json_) {
+    PrintNote(JsonLine().Add("event", "link_broken").Add("reason", reason.message()).Text());
+  } else if (verbose_) {
+    PrintNote(Printable(
+        absl::StrCat("The link to the broker broke (", reason.message(), "); it is made again")));
+  }
+}
+
+void Notes::LinkRestored() const {
+  if (json_) {
+    PrintNote(JsonLine().Add("event", "link_restored").Text());
+  } else if (verbose_) {
+    PrintNote("The link to the broker is back: going on where it broke");
+  }
+}
+
 void Notes::Ended(const v1::Connection& connection, const PumpResult& result) const {
   if (json_) {
     PrintNote(JsonLine()

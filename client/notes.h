@@ -6,8 +6,10 @@
 //   notes.Received(connection);    // Connection received on 127.0.0.1 51514
 #pragma once
 
+#include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "client/pump.h"
 #include "sockbroker/v1/connection.pb.h"
@@ -28,6 +30,13 @@ class Notes {
                  const v1::Connection& connection) const;
   // Of a connection that speaks TLS: what was agreed, and who the peer is.
   void Tls(const v1::Connection& connection) const;
+  // Of a connection that was there: where the two directions go on.
+  void Attached(const v1::Connection& connection, uint64_t read_offset,
+                uint64_t write_offset) const;
+  // It was left open: said in any case, with how to take it up again.
+  void Left(const v1::Connection& connection, uint64_t read_offset, uint64_t write_offset) const;
+  void LinkBroken(const absl::Status& reason) const;
+  void LinkRestored() const;
   void Ended(const v1::Connection& connection, const PumpResult& result) const;
 
   bool verbose() const { return verbose_; }

@@ -31,7 +31,8 @@ void Output::Release() {
   nonblocking_fd_ = -1;
 }
 
-Output::Result Output::Write(absl::string_view bytes, int stop_fd) {
+Output::Result Output::Write(absl::string_view bytes, int stop_fd,
+                             absl::FunctionRef<void(std::size_t bytes)> on_written) {
   while (!bytes.empty()) {
     ssize_t written = 0;
     if (is_socket_) {
@@ -41,6 +42,7 @@ Output::Result Output::Write(absl::string_view bytes, int stop_fd) {
     }
     if (written >= 0) {
       bytes.remove_prefix(static_cast<std::size_t>(written));
+      on_written(static_cast<std::size_t>(written));
       continue;
     }
     error_ = errno;

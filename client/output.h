@@ -7,6 +7,9 @@
 // non-blocking, so that whoever shares the descriptor notices nothing. Needs SIGPIPE ignored.
 #pragma once
 
+#include <cstddef>
+
+#include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 
 namespace sockbroker::client {
@@ -29,8 +32,10 @@ class Output {
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
 
-  // Writes all of it. `stop_fd` may be -1.
-  Result Write(absl::string_view bytes, int stop_fd);
+  // Writes all of it. `stop_fd` may be -1. `on_written` is told what each write(2) has taken.
+  Result Write(
+      absl::string_view bytes, int stop_fd,
+      absl::FunctionRef<void(std::size_t bytes)> on_written = [](std::size_t) {});
   int error() const { return error_; }
   // Lets go of the descriptor: no write may follow.
   void Release();

@@ -306,6 +306,8 @@ def start_cli(broker):
 
     yield start
     for process in processes:
+        # One that a test has stopped would not hear it.
+        process.send_signal(signal.SIGCONT)
         stop(process)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
@@ -418,6 +420,10 @@ class PythonPeer:
             pass  # the other side's end, or ours by close()
         except Exception as failure:  # noqa: BLE001
             self._failures.append(failure)
+
+    def limit_receive_buffer(self, size):
+        """Of the connections to come: what their clients send and nobody reads stays with the clients."""
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def close(self):
         with contextlib.suppress(OSError):
