@@ -91,6 +91,7 @@ void ForwardNotes::Listening(absl::string_view kind,
                              absl::string_view target, bool needed) {
   if (json_) {
     std::vector<std::string> all;
+    all.reserve(sockets.size());
     for (const streams::SocketAddress& socket : sockets) all.push_back(AddressJson(socket));
     JsonLine line;
     line.Add("event", "listening").Add("forward", kind);
