@@ -176,6 +176,14 @@ constexpr char kCompletionExamples[] =
   sockbroker completion zsh > "${fpath[1]}/_sockbroker"
   sockbroker completion fish > ~/.config/fish/completions/sockbroker.fish)";
 
+// CLI11 would take -1 for the largest number there is.
+CLI::Validator NotNegative() {
+  return {[](const std::string& text) {
+            return absl::StartsWith(text, "-") ? "it must not be negative" : std::string();
+          },
+          ""};
+}
+
 // The second argument of options that connect and listen share.
 constexpr char kHalfClose[] =
     "End our direction at the end of stdin. It is the default (unlike nc's) but for TLS; "
@@ -332,10 +340,14 @@ void CommandLine::AddAttach() {
   app->add_flag("-c,--continue", attach.go_on,
                 "Go on where the files stand: behind what -o has, behind what was sent of -i");
   app->add_option("--base", attach.base, "The offset of the first byte in -o FILE; 0")
-      ->type_name("OFFSET");
+      ->type_name("OFFSET")
+      ->check(NotNegative());
   app->add_option("--input-base", attach.input_base, "The offset of the first byte in -i FILE; 0")
-      ->type_name("OFFSET");
-  app->add_option("--from", attach.from, "Read from this offset on")->type_name("OFFSET");
+      ->type_name("OFFSET")
+      ->check(NotNegative());
+  app->add_option("--from", attach.from, "Read from this offset on")
+      ->type_name("OFFSET")
+      ->check(NotNegative());
   app->add_flag("-D,--detach", attach.detach, "Leave the connection open at the end");
   app->add_flag_function(
       "-N,--half-close,!--no-half-close", [this](int64_t count) { attach.half_close = count > 0; },

@@ -27,8 +27,8 @@ class EventLoop;
 class Port {
  public:
   Port(int number) : number_(number) {}  // NOLINT(google-explicit-constructor)
-  Port(std::string service)
-      : service_(std::move(service)) {}             // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  Port(std::string service) : service_(std::move(service)) {}
   Port(const char* service) : service_(service) {}  // NOLINT(google-explicit-constructor)
 
   int number() const { return number_; }  // meaningless when there is a service

@@ -42,6 +42,25 @@ TEST(CommandLine, ForwardTakesAnyNumberOfEachKind) {
   EXPECT_THAT(line.forward.labels, ElementsAre("k=v"));
 }
 
+TEST(CommandLine, AttachTakesFilesAndWhereTheyBegin) {
+  CommandLine line;
+  const auto outcome =
+      line.Parse({"attach", "9f86", "-cS", "-o", "out", "--base", "5000000000", "-i", "in",
+                  "--input-base", "7", "-W", "0.5", "--no-half-close"});
+  ASSERT_TRUE(outcome.run) << outcome.error;
+  EXPECT_EQ(line.attach.handle, "9f86");
+  EXPECT_TRUE(line.attach.go_on && line.attach.steal);
+  EXPECT_EQ(line.attach.output, "out");
+  EXPECT_EQ(line.attach.base, 5'000'000'000u);
+  EXPECT_EQ(line.attach.input, "in");
+  EXPECT_EQ(line.attach.input_base, 7u);
+  EXPECT_EQ(line.attach.wait, 0.5);
+  EXPECT_EQ(line.attach.half_close, false);
+  EXPECT_FALSE(line.attach.from.has_value());
+  EXPECT_EQ(CommandLine().Parse({"attach"}).exit_status, kExitUsage);
+  EXPECT_EQ(CommandLine().Parse({"attach", "9f86", "--from", "-1"}).exit_status, kExitUsage);
+}
+
 TEST(CommandLine, ASeparateNegativeNumberIsAValueToo) {
   CommandLine line;
   ASSERT_TRUE(line.Parse({"connect", "-q", "-1", "h", "1"}).run);

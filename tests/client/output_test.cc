@@ -57,6 +57,22 @@ TEST_F(OutputTest, AFileIsWrittenWhereItsDescriptorStands) {
   unlink(name);
 }
 
+TEST_F(OutputTest, WhatWasWrittenIsToldThoughTheRestNeverIs) {
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  const auto capacity = static_cast<std::size_t>(fcntl(fds[1], F_GETPIPE_SZ));
+  const int stop = eventfd(1, EFD_CLOEXEC);
+  std::size_t written = 0;
+  Output output(fds[1]);
+  EXPECT_EQ(output.Write(std::string(2 * capacity, 'x'), stop,
+                         [&](std::size_t bytes) { written += bytes; }),
+            Output::Result::kStopped);
+  EXPECT_EQ(written, capacity);
+  close(stop);
+  close(fds[0]);
+  close(fds[1]);
+}
+
 TEST_F(OutputTest, AFullDiskIsAFailureWithItsErrno) {
   const int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
   Output output(full);
