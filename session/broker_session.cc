@@ -96,6 +96,14 @@ void BrokerChannel::Revoke(uint64_t window) {
 
 void BrokerChannel::Refill(std::size_t max) {
   if (connection_ == nullptr || closing_ || upgrading()) return;
+  if (upgrade_at_ > 0) {
+    const uint64_t end = out.end().offset;
+    if (end >= upgrade_at_) {
+      session_->resume_.push_back(number);
+      return;
+    }
+    max = std::min<uint64_t>(max, upgrade_at_ - end);
+  }
   ReadMarkLog& log = connection_->read_marks();
   // Marks stand at their offsets, whichever binding sends them.
   if (out.end().marks < log.entries.size()) {
@@ -161,6 +169,15 @@ bool BrokerChannel::Apply(absl::Cord bytes) {
 }
 
 bool BrokerChannel::Apply(const v1::ClientFrame& mark) {
+  if (mark.has_start_tls() && end_ == nullptr &&
+      mark.start_tls().read_offset() > out.end().offset &&
+      mark.start_tls().read_offset() <= out.edge()) {
+    upgrade_at_ = mark.start_tls().read_offset();
+    held_.emplace_front(absl::Cord(), mark);
+    session_->mux_.Ready(this);
+    session_->Notify();
+    return true;
+  }
   applied_.marks++;
   session_->mux_.AckLater(this);
   if (end_ != nullptr) return true;
@@ -215,6 +232,17 @@ void BrokerChannel::LetGo() {
 }
 
 // --- BrokerSession
+
+absl::Cord BrokerSession::NextBatch() {
+  absl::Cord batch = mux_.NextBatch();
+  for (const uint32_t number : std::exchange(resume_, {})) {
+    const auto found = channels_.find(number);
+    if (found == channels_.end()) continue;
+    found->second->upgrade_at_ = 0;
+    found->second->ApplyHeld();
+  }
+  return batch;
+}
 
 void BrokerSession::Notify() {
   if (on_output_ && (mux_.HasOutput() || mux_.HasPendingAcks())) on_output_();

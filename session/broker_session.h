@@ -137,7 +137,7 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
 
   // What the client sent while its connection was not ready for it: opening, or in a TLS handshake.
   bool upgrading() const { return connection_->read_marks().upgrading; }
-  bool holds() const { return connection_ == nullptr || upgrading(); }
+  bool holds() const { return connection_ == nullptr || upgrading() || upgrade_at_ > 0; }
   // False: the bytes were faulty, and the channel is no more.
   bool Apply(absl::Cord bytes);
   // False: the mark was faulty, and the channel is no more.
@@ -157,6 +157,9 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   std::list<std::pair<absl::Cord, v1::ClientFrame>> held_;
   // What the connection has; what is held above it is lost with the link, and sent again.
   Position applied_;
+  // An upgrade waits until everything below was read again: the client has it from an earlier
+  // binding, and what lies behind belongs to TLS. 0: none does.
+  uint64_t upgrade_at_ = 0;
   bool opening_ = false;    // by Open; a Bind under way is neither opening nor connected
   bool unclaimed_ = false;  // accepted, and the client has not said anything on it yet
   bool closing_ = false;    // the client closed it: nothing more is read
@@ -196,7 +199,7 @@ class BrokerSession {
   // stands for.
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
-  absl::Cord NextBatch() { return mux_.NextBatch(); }
+  absl::Cord NextBatch();
   // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay
   // after this became true.
   bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
@@ -261,6 +264,7 @@ class BrokerSession {
   uint32_t next_own_number_ = 2;
   absl::flat_hash_map<uint32_t, std::unique_ptr<BrokerChannel>> channels_;
   absl::flat_hash_set<uint32_t> listening_;
+  std::vector<uint32_t> resume_;  // channels whose upgrade need not wait any more
   // The round trip, measured by a ping a second while there is traffic.
   absl::Time now_ = absl::InfinitePast();
   absl::Time pinged_at_ = absl::InfinitePast();

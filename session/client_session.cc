@@ -144,11 +144,11 @@ void ClientChannel::WriteMark(Position at, FrameWriter* writer) {
 
 bool ClientChannel::WriteEnd(FrameWriter* writer) {
   if (!detaching_ || detach_sent_) return false;
+  // What was taken is not to be given to whoever comes next. What an earlier binding brought can be
+  // acked when it has come again.
+  if (Taken() != in.consumed()) return false;
   detach_sent_ = true;
-  // What was taken is not to be given to whoever comes next.
-  if (in.AckPending(in.consumed())) {
-    writer->AddAck(number, in.consumed(), in.TakeAck(in.consumed()), 0);
-  }
+  if (in.AckPending(Taken())) writer->AddAck(number, Taken(), in.TakeAck(Taken()), 0);
   v1::ClientFrame frame;
   frame.mutable_detach()->set_channel(number);
   writer->Add(frame);
@@ -422,8 +422,13 @@ void ClientSession::OnData(DataFrame* data) {
   if (channel == nullptr || channel->discard_from_.has_value()) return;
   absl::StatusOr<absl::Cord> fresh = channel->in.OnData(data->offset, std::move(data->bytes));
   if (!fresh.ok()) {
-    Fault(channel, fresh.status());
-  } else if (!fresh->empty()) {
+    return Fault(channel, fresh.status());
+  }
+  if (channel->detaching_) mux_.Ready(channel);
+  if (fresh->empty()) {
+    // It was consumed before it came on this binding, and can be acked only now.
+    mux_.AckLater(channel);
+  } else {
     channel->listener_->OnData(*std::move(fresh));
   }
 }
@@ -469,6 +474,7 @@ void ClientSession::OnBound(const v1::Bound& bound) {
   while (!channel->marks_.empty() && channel->marks_.front().first < bound.write().marks()) {
     channel->marks_.pop_front();
   }
+  channel->in.Restart(FromProto(bound.read()));
   channel->state_ = ClientChannel::State::kBound;
   channel->epoch_ = bound.epoch();
   channel->handle_ = bound.connection().handle();

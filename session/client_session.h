@@ -13,6 +13,7 @@
 // One loop's thread. docs/session.md is the specification.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -129,7 +130,10 @@ class ClientChannel final : public MuxChannel {
   void WriteMark(Position at, FrameWriter* writer) override;
   // Detach is no mark: it stands behind everything, and is said once per binding.
   bool WriteEnd(FrameWriter* writer) override;
-  Position Taken() const override { return in.consumed(); }
+  Position Taken() const override {
+    return {std::min(in.consumed().offset, in.seen().offset),
+            std::min(in.consumed().marks, in.seen().marks)};
+  }
   void AddMark(v1::ClientFrame frame);
   void SayAbort();
   void ReadyIfOpen();

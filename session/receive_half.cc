@@ -15,13 +15,20 @@ absl::StatusOr<absl::Cord> ReceiveHalf::OnData(uint64_t offset, absl::Cord bytes
     return absl::InvalidArgumentError(
         absl::StrCat("data up to offset ", offset + bytes.size(), " passes the edge ", edge_));
   }
+  seen_.offset = std::max(seen_.offset, offset + bytes.size());
   const uint64_t known = std::min<uint64_t>(received_.offset - offset, bytes.size());
   bytes.RemovePrefix(known);
   received_.offset += bytes.size();
   return bytes;
 }
 
+void ReceiveHalf::Pass(Position mark) {
+  seen_.offset = std::max(seen_.offset, mark.offset);
+  seen_.marks = std::max(seen_.marks, mark.marks + 1);
+}
+
 absl::StatusOr<bool> ReceiveHalf::OnMark(Position at) {
+  Pass(at);
   if (at.marks < received_.marks) return false;
   if (at != received_) {
     return absl::InvalidArgumentError(absl::StrCat("mark ", at.marks, " at offset ", at.offset,
@@ -35,6 +42,7 @@ absl::StatusOr<bool> ReceiveHalf::OnMark(Position at) {
 }
 
 absl::StatusOr<bool> ReceiveHalf::OnJump(Position at) {
+  Pass(at);
   if (at.marks < received_.marks) return false;
   if (at.marks != received_.marks || at.offset < received_.offset) {
     return absl::InvalidArgumentError(

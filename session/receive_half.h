@@ -25,6 +25,7 @@ class ReceiveHalf {
   // `window`: how much may be on its way or waiting for the application, in bytes.
   ReceiveHalf(Position start, uint64_t window)
       : received_(start),
+        seen_(start),
         consumed_(start),
         acked_(start),
         window_(window),
@@ -43,6 +44,9 @@ class ReceiveHalf {
     received_ = consumed_;
     unconsumed_marks_.clear();
   }
+
+  // A new binding: its sender begins at `from`.
+  void Restart(Position from) { seen_ = from; }
 
   // The application took so many bytes more, in order, and the marks that stand among and behind
   // them.
@@ -69,14 +73,19 @@ class ReceiveHalf {
 
   const Position& received() const { return received_; }
   const Position& consumed() const { return consumed_; }
+  // How far the sender has come on this binding, duplicates counted: an ack must not name more,
+  // though what an earlier binding brought may have been consumed meanwhile.
+  const Position& seen() const { return seen_; }
   uint64_t edge() const { return edge_; }
   // Received and not yet consumed.
   uint64_t waiting() const { return received_.offset - consumed_.offset; }
 
  private:
+  void Pass(Position mark);
   uint64_t target_edge() const { return consumed_.offset + window_; }
 
   Position received_;
+  Position seen_;
   Position consumed_;
   Position acked_;
   std::vector<uint64_t> unconsumed_marks_;  // their offsets

@@ -108,6 +108,7 @@ class Socket final : public BrokerConnection, public std::enable_shared_from_thi
   uint64_t flushed_ = 0;
   bool eof_written_ = false;
   bool close_asked_ = false;
+  bool slow_ = false;
 };
 
 // One client process: its session and what its application knows.
@@ -270,6 +271,11 @@ class World {
 
 absl::Cord Socket::Read(std::size_t max, std::size_t /*retained*/) {
   absl::Cord bytes;
+  // It need not be at hand, though it was before: it may lie with another loop.
+  if (channel != nullptr && world_->OneIn(4)) {
+    slow_ = true;
+    return bytes;
+  }
   if (!unread_.empty()) {
     const std::size_t size = std::min(max, unread_.size());
     bytes = unread_.Subcord(0, size);
@@ -381,6 +387,11 @@ void Socket::Unbind(Position read, absl::Cord unread, Position write) {
 
 bool Socket::Step(std::mt19937_64* random) {
   bool did = false;
+  if (slow_ && (*random)() % 4 == 0) {
+    slow_ = false;
+    if (channel != nullptr && !in_handshake_) channel->OnReadable();
+    did = true;
+  }
   if (!gone && peer_said_ < RawTotal() && (*random)() % 2 == 0) {
     peer_said_ = std::min(RawTotal(), peer_said_ + 1 + (*random)() % 3000);
     if (channel != nullptr && !in_handshake_) channel->OnReadable();
