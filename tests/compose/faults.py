@@ -128,6 +128,17 @@ def Slow(stack, service, network, mbit):
 
 
 @contextlib.contextmanager
+def OneSegmentEach(stack, service, device):
+    """New connections send every segment as a packet of its own. The kernel would hand 64 KiB of them over as one, and a
+    transfer of so few packets may well lose none."""
+    stack.tools(service, "ip", "link", "set", "dev", device, "gso_max_segs", "1")
+    try:
+        yield
+    finally:
+        stack.tools(service, "ip", "link", "set", "dev", device, "gso_max_segs", "65535")
+
+
+@contextlib.contextmanager
 def Lossy(stack, service, network, percent):
     """Of what comes and goes there, so many packets in a hundred are lost: what goes by netem, or both by a rule of the
     packet filter where the kernel has no netem."""
@@ -145,7 +156,8 @@ def Lossy(stack, service, network, percent):
             f'add rule inet lossy out oifname "{device}" {rule};',
         )  # fmt: skip
     try:
-        yield Degraded(stack, service, device)
+        with OneSegmentEach(stack, service, device):
+            yield Degraded(stack, service, device)
     finally:
         if by_netem:
             stack.tools(service, "tc", "qdisc", "del", "dev", device, "root")

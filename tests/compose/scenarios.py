@@ -63,8 +63,9 @@ def reason_of(stack, handle, broker="broker", service="client"):
 def it_takes_its_time(stack, sha256, mbit, fault, *arguments):
     """A slow link makes the transfer slow, and nothing else."""
     with fault(stack, *arguments) as link:
-        began = time.monotonic()
         with stack.transfer(path="/small") as transfer:
+            # Counted from the answer's head on: how long a container takes to start a program is nothing of the link's.
+            began = time.monotonic()
             status, said = transfer.finish()
         took = time.monotonic() - began
         assert (status, transfer.sha256.hexdigest()) == (0, sha256), said
@@ -79,7 +80,8 @@ def it_is_repaired(stack, sha256, fault, *arguments):
         with stack.transfer(path="/small") as transfer:
             status, said = transfer.finish()
         assert (status, transfer.sha256.hexdigest()) == (0, sha256), said
-        assert link.dropped() > 0, "the link has lost nothing"
+        # Of nearly 3,000.
+        assert (dropped := link.dropped()) > 10, f"the link has lost {dropped} packets"
 
 
 # Reads the connection `sys.argv[1]` from its offset `sys.argv[2]` to its end, or `sys.argv[3]` bytes of it. Kept reads: what

@@ -26,7 +26,7 @@ def test_a_link_that_is_not_slow_is_noticed(stack):
 
 
 def test_a_link_that_loses_nothing_is_noticed(stack):
-    with notices("the link has lost nothing"):
+    with notices("the link has lost 0 packets"):
         scenarios.it_is_repaired(stack, stack.small, faults.Nothing)
 
 
