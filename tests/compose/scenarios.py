@@ -4,7 +4,7 @@ that the function then fails."""
 import hashlib
 import time
 
-from stack import Program
+from stack import PATIENCE, Program, wait_until
 
 MEGABYTE = 1 << 20
 # The files that nginx serves, in MiB: far more than what fits into the buffers between it and a test, and enough to time.
@@ -147,6 +147,72 @@ def another_container_goes_on(stack, sha256, fault, *arguments):
             assert status == 0, said
     _, _, body = data.partition(b"\r\n\r\n")
     assert hashlib.sha256(body).hexdigest() == sha256
+
+
+# A server of one connection: sends `sys.argv[1]` MiB of noise and takes what comes, to the end of both, but of either no more
+# than half before a line on stdin. Says its port, when more than a MiB has come, the SHA-256 of all that came and the noise's.
+PEER = """
+import hashlib, os, socket, sys, threading
+noise = os.urandom(int(sys.argv[1]) << 20)
+half, go = len(noise) // 2, threading.Event()
+listener = socket.create_server(("", 0))
+# So that what it does not take is still the client's.
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+print(listener.getsockname()[1], flush=True)
+s, _ = listener.accept()
+def send():
+    s.sendall(noise[:half])
+    go.wait()
+    s.sendall(noise[half:])
+    s.shutdown(socket.SHUT_WR)
+def take():
+    taken, came, told = hashlib.sha256(), 0, False
+    while data := s.recv(1 << 16):
+        taken.update(data)
+        came += len(data)
+        if came > 1 << 20 and not told:
+            told = True
+            print("under way", flush=True)
+        if came >= half:
+            go.wait()
+    print(taken.hexdigest(), flush=True)
+threads = [threading.Thread(target=f) for f in (send, take)]
+for thread in threads: thread.start()
+sys.stdin.readline()
+go.set()
+for thread in threads: thread.join()
+print(hashlib.sha256(noise).hexdigest(), flush=True)
+"""
+
+
+def another_container_attaches(stack, options, fault, *arguments):
+    """The same with the command line, in both directions at once: `attach --continue` needs the handle and the files, and
+    the files say where they stand."""
+    place = stack.root("visitor", "sh", "-c", "d=$(mktemp -d /files/XXXXXX) && chown sockbroker $d && echo $d").strip()
+    down, up = f"{place}/down", f"{place}/up"
+    sent = stack.run("client", "sh", "-c", f"head -c {BIG}M /dev/urandom >{up} && sha256sum {up}").stdout.split()[0]
+
+    def size_of_down():
+        return int(stack.run("visitor", "sh", "-c", f"stat -c %s {down} || echo 0").stdout)
+
+    with Program(stack, "peer", "python3", "-B", "-c", PEER, BIG) as peer:
+        port = peer.read_line().strip()
+        handle = stack.run("client", "sockbroker", "connect", "--detach", "--lease", "600", "peer", port).stdout.strip()
+        attach = ("sockbroker", "attach", handle, "-o", down, "-i", up, "--continue")
+        with Program(stack, "client", *attach) as first:
+            assert peer.read_line() == "under way\n"
+            wait_until(lambda: size_of_down() > MEGABYTE, "a MiB has come")
+            with fault(stack, *arguments):
+                assert not stack.answers(), "the first client still has the broker"
+                assert size_of_down() < BIG * MEGABYTE
+                peer.write(b"go on\n")
+                ended = stack.run("visitor", *attach, *options, check=False)
+                assert ended.returncode == 0, ended.stderr
+            # Perhaps it is back by now: it does not say that all went well, and the file stays as it is.
+            assert first.wait()[0] != 0
+        assert peer.read_line().strip() == sent
+        noise = peer.read_line().strip()
+    assert stack.run("visitor", "sha256sum", down).stdout.split()[0] == noise
 
 
 def it_cannot_be_reached(stack, service, port):

@@ -2,6 +2,7 @@
 
 import faults
 import scenarios
+from stack import PATIENCE
 
 
 def test_a_paused_broker_goes_on_where_it_stopped(stack):
@@ -51,3 +52,11 @@ def test_a_killed_back_end_is_the_end_of_its_connections_alone(stack):
 
 def test_a_client_killed_in_mid_transfer_is_followed_by_one_in_another_container(stack):
     scenarios.another_container_goes_on(stack, stack.big, faults.Killed, "client")
+
+
+def test_a_session_killed_in_mid_transfer_is_taken_up_by_attach_in_another_container(stack):
+    scenarios.another_container_attaches(stack, ("--wait", PATIENCE), faults.Killed, "client")
+
+
+def test_a_session_of_a_client_that_was_cut_off_is_stolen_by_attach_in_another_container(stack):
+    scenarios.another_container_attaches(stack, ("--steal",), faults.Cut, "client", "front")

@@ -38,6 +38,8 @@ def test_a_back_end_that_is_not_killed_is_noticed(stack):
 def test_a_client_that_is_not_killed_is_noticed(stack):
     with notices("the first client is alive"):
         scenarios.another_container_goes_on(stack, stack.big, faults.Nothing)
+    with notices("the first client still has the broker"):
+        scenarios.another_container_attaches(stack, ("--steal",), faults.Nothing)
 
 
 def test_a_damaged_transfer_is_noticed(stack):
