@@ -108,6 +108,8 @@ Environment:
   XDG_RUNTIME_DIR           Where the default socket is (not for root).
   LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
                             Sockets handed over at the start, sd_listen_fds(3).
+  NOTIFY_SOCKET             Who is told READY=1 when all listeners serve, and when a drain begins
+                            STOPPING=1 and how long it may take: systemd's Type=notify, sd_notify(3).
 
 Exit status:
   0      drained after a signal

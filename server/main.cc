@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -30,6 +31,7 @@
 #include "server/listen_address.h"
 #include "server/listening_socket.h"
 #include "server/logging.h"
+#include "server/service_manager.h"
 #include "server/termination_signals.h"
 
 namespace sockbroker::server {
@@ -100,6 +102,13 @@ int Fail(const absl::Status& status) {
   return kExitFailure;
 }
 
+// A manager that can't be told is its own trouble: clients are served.
+void TellManager(const ServiceManager& manager, absl::string_view state) {
+  if (absl::Status told = manager.Tell(state); !told.ok()) {
+    spdlog::warn("{}", std::string(told.message()));
+  }
+}
+
 absl::StatusOr<std::vector<ListeningSocket>> OpenListeners(const Flags& flags,
                                                            InheritedDescriptors* inherited) {
   const ListenPolicy policy = {.insecure_loopback = flags.insecure_loopback,
@@ -126,6 +135,7 @@ int Run(const Flags& flags) {
   absl::StatusOr<std::unique_ptr<InheritedDescriptors>> inherited =
       InheritedDescriptors::FromEnvironment();
   if (!inherited.ok()) return Fail(inherited.status());
+  const ServiceManager manager = ServiceManager::FromEnvironment();
 
   // Before any other thread: they inherit the blocked signals.
   Termination termination;
@@ -199,13 +209,22 @@ int Run(const Flags& flags) {
     std::cout << "sockbrokerd listening on " << address << "\n";
   }
   std::cout << std::flush;
+  TellManager(manager, absl::StrCat("READY=1\nSTATUS=listening on ",
+                                    absl::StrJoin((*plane)->addresses(), ", ")));
 
   termination.WaitForFirst();
   const absl::Time deadline = absl::Now() + flags.drain_timeout;
   // Only for a drain that is stuck: an orderly one ends before its time.
-  watchdog.emplace(flags.drain_timeout + absl::Seconds(1), &termination);
-  spdlog::info("draining {} connections, at most {}", broker.open_connections(),
-               absl::FormatDuration(flags.drain_timeout));
+  const absl::Duration at_most = flags.drain_timeout + absl::Seconds(1);
+  watchdog.emplace(at_most, &termination);
+  const std::string draining =
+      absl::StrCat("draining ", broker.open_connections(), " connections, at most ",
+                   absl::FormatDuration(flags.drain_timeout));
+  spdlog::info("{}", draining);
+  // The manager would kill what takes longer than its own time-out.
+  TellManager(manager, absl::StrCat("STOPPING=1\nEXTEND_TIMEOUT_USEC=",
+                                    absl::ToInt64Microseconds(at_most + absl::Seconds(1)),
+                                    "\nSTATUS=", draining));
   (*plane)->SetServing(false);
   // A part is kept back for what comes after: calls under way, threads.
   const absl::Duration ending = std::min(absl::Seconds(1), flags.drain_timeout / 4);

@@ -92,7 +92,10 @@ def booted():
 def systemd(booted):
     """Without the package and what an administrator has written for it; its libraries stay where they are."""
     yield booted
-    booted.run("apt-get -q purge -y sockbroker; rm -rf /etc/default/sockbrokerd /etc/sockbroker; journalctl -q --rotate")
+    booted.run(
+        "apt-get -q purge -y sockbroker; journalctl -q --rotate; "
+        "rm -rf /etc/default/sockbrokerd /etc/sockbroker /run/systemd/system/sockbrokerd.service.d"
+    )
 
 
 def state(machine, unit):
@@ -120,6 +123,8 @@ def test_systemd_opens_the_socket_and_the_first_caller_starts_the_broker(systemd
     before = systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout
     systemd.run("systemctl restart sockbrokerd && sockbroker ping")
     assert systemd.run("systemctl show -p MainPID --value sockbrokerd").stdout != before
+    status = systemd.run("systemctl show -p StatusText --value sockbrokerd").stdout
+    assert status == "listening on unix:/run/sockbroker/sockbroker.sock\n"
     assert systemd.run("journalctl -q -u sockbrokerd -p warning --no-pager").stdout == ""
 
 
@@ -156,3 +161,28 @@ def test_an_upgrade_restarts_it_and_a_removal_stops_it(systemd):
     systemd.run("apt-get -q purge -y sockbroker")
     assert systemd.run("systemctl --failed --plain --no-legend").stdout == ""
     assert systemd.run("find /etc -name '*sockbroker*'").stdout == ""
+
+
+# A peer that says its port, accepts and reads nothing; perl is in every Debian.
+DEAF = (
+    "perl -MIO::Socket::INET -le '$| = 1; $s = IO::Socket::INET->new(Listen => 1, LocalAddr => q(127.0.0.1)); "
+    "print $s->sockport; $c = $s->accept; print q(accepted); sleep'"
+)
+
+
+def test_a_drain_that_is_longer_than_the_units_time_to_stop_is_waited_for(systemd):
+    systemd.install("sockbroker")
+    systemd.run(
+        "echo SOCKBROKERD_OPTIONS=--drain-timeout=2s >/etc/default/sockbrokerd\n"
+        "mkdir -p /run/systemd/system/sockbrokerd.service.d\n"
+        "printf '[Service]\\nTimeoutStopSec=100ms\\n' >/run/systemd/system/sockbrokerd.service.d/short.conf\n"
+        f"systemctl daemon-reload; {DEAF} >/tmp/deaf 2>&1 &"
+    )
+    wait_until(lambda: systemd.run("cat /tmp/deaf").stdout, "the peer listens")
+    systemd.run("sockbroker connect 127.0.0.1 $(cat /tmp/deaf) </dev/zero >/tmp/sent 2>&1 &")
+    wait_until(lambda: "accepted" in systemd.run("cat /tmp/deaf").stdout, "it is connected")
+    buffered = "sockbroker ls --json | grep -E '\"write_buffered\":[1-9]'"
+    wait_until(lambda: systemd.run(buffered, check=False).returncode == 0, "the kernel takes no more")
+    systemd.run("systemctl stop sockbrokerd.socket sockbrokerd.service")
+    assert systemd.run("systemctl show -p Result --value sockbrokerd").stdout == "success\n"
+    assert "could not be flushed in time" in systemd.run("journalctl -q -u sockbrokerd --no-pager").stdout

@@ -175,6 +175,55 @@ def test_the_broker_itself_can_listen_on_an_inherited_socket(start_broker, direc
     assert os.path.exists(path), "the file belongs to whoever made the socket"
 
 
+# --- the service manager --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manager(directory):
+    """A socket as systemd listens on one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.settimeout(PATIENCE)
+        yield listener
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_the_service_manager_is_told_when_it_serves_and_how_long_its_end_may_take(
+    start_broker, directory, manager, kind
+):
+    path = f"{directory}/manager"
+    manager.bind(path if kind == "path" else "\0" + path)
+    broker = start_broker(
+        "--listen", f"unix:{directory}/b.sock", "--drain-timeout", "5m",
+        env={"NOTIFY_SOCKET": path if kind == "path" else "@" + path}, ready=False,
+    )  # fmt: skip
+    assert manager.recv(4096).decode().splitlines() == ["READY=1", f"STATUS=listening on unix:{directory}/b.sock"]
+    assert subprocess.run([SOCKBROKER, "-b", f"unix:{directory}/b.sock", "ping"], check=False).returncode == 0
+    broker.signal()
+    assert manager.recv(4096).decode().splitlines() == [
+        "STOPPING=1", "EXTEND_TIMEOUT_USEC=302000000", "STATUS=draining 0 connections, at most 5m",
+    ]  # fmt: skip
+    assert broker.wait() == 0
+
+
+def test_a_broker_that_can_not_start_says_nothing_to_the_service_manager(directory, manager):
+    manager.bind(f"{directory}/manager")
+    ended = run("--listen", "fd:missing", env={**os.environ, "NOTIFY_SOCKET": f"{directory}/manager"})
+    assert ended.returncode == 1
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
+@pytest.mark.parametrize("name", ["{directory}/nobody", "@", "relative", "/" + 200 * "x"])
+def test_a_service_manager_that_can_not_be_told_is_a_warning(start_broker, directory, name):
+    name = name.format(directory=directory)
+    broker = start_broker("--listen", f"unix:{directory}/b.sock", env={"NOTIFY_SOCKET": name})
+    assert health(broker.channel()) == SERVING
+    broker.signal()
+    assert broker.wait() == 0
+    assert len(re.findall(f"warn.*{name}", broker.log())) == 2
+
+
 # --- the end ------------------------------------------------------------------------------------------------------------
 
 
