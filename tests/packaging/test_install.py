@@ -18,6 +18,11 @@ def run(*command, **options):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, **options)
 
 
+def configure(project, installed, *arguments):
+    # By Ninja, which this build needs too; CMake's own choice is a make that may not be there.
+    run("cmake", "-G", "Ninja", "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={installed}", *arguments)
+
+
 def words():
     """The words of the command line, as its help lists them."""
     commands = run(BUILD_DIR / "sockbroker", "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
@@ -117,7 +122,7 @@ def test_a_project_finds_the_protos(installed, tmp_path):
         "find_package(sockbroker 0.1 REQUIRED)\n"
         'file(WRITE "${CMAKE_BINARY_DIR}/found" "${sockbroker_PROTO_DIR}\\n${sockbroker_PROTOS}")\n'
     )
-    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}")
+    configure(tmp_path, installed)
     directory, protos = (tmp_path / "build/found").read_text().split("\n")
     out = tmp_path / "out"
     out.mkdir()
@@ -137,8 +142,7 @@ def test_a_program_is_built_with_the_client_library(installed, tmp_path):
     shutil.copy(SOURCE_DIR / "client/cpp/examples/fetch.cc", tmp_path)
     cache = (BUILD_DIR / "CMakeCache.txt").read_text()
     compiler = re.search(r"^CMAKE_CXX_COMPILER:\w+=(.+)$", cache, re.MULTILINE).group(1)
-    run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}",
-        f"-DCMAKE_CXX_COMPILER={compiler}")  # fmt: skip
+    configure(tmp_path, installed, f"-DCMAKE_CXX_COMPILER={compiler}")
     run("cmake", "--build", tmp_path / "build")
     ended = subprocess.run(
         [tmp_path / "build/fetch", "127.0.0.1", "1", "/"],
