@@ -54,6 +54,8 @@ BrokerCore::BrokerCore(BrokerOptions o)
   for (int i = 0; i < count; i++) {
     threads.push_back(std::make_unique<streams::LoopThread>(absl::StrCat("loop-", i), clock));
     loops.push_back(threads.back()->loop());
+    // gRPC's threads then do themselves what a call asks of a loop that has nothing else to do.
+    loops.back()->EnableDispatch();
   }
 }
 

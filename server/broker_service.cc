@@ -138,7 +138,7 @@ auto FillFrom(Table* table, std::shared_ptr<const Principal> principal, Set set)
                                  std::function<void(RpcStatus)> then) {
     auto found = table->Find(principal->name, handle.bytes());
     if (found.record != nullptr) {
-      found.record->loop()->Post([record = found.record, set, claim, then] {
+      found.record->loop()->Dispatch([record = found.record, set, claim, then] {
         auto snapshot = record->Snapshot();
         if constexpr (requires { record->RestartClaimTimer(); }) record->RestartClaimTimer();
         if (!claim()) return;
@@ -182,7 +182,7 @@ Reactor* BrokerService::OnConnection(Context* context, const Request* request, R
   if (found.record == nullptr) return FinishNow(context, found.status);
   std::shared_ptr<UnaryCall> call = UnaryCall::Start(found.record->loop());
   Reactor* const reactor = call->reactor();
-  call->loop()->Post([call, record = std::move(found.record), request, response] {
+  call->loop()->Dispatch([call, record = std::move(found.record), request, response] {
     if (record->state() == ConnectionRecord::State::kReleased) {
       return call->Finish(NoSuchHandle());
     }
@@ -213,7 +213,7 @@ Reactor* BrokerService::OnServer(Context* context, const Request* request, Respo
   if (found.record == nullptr) return FinishNow(context, found.status);
   std::shared_ptr<UnaryCall> call = UnaryCall::Start(found.record->loop());
   Reactor* const reactor = call->reactor();
-  call->loop()->Post([call, record = std::move(found.record), request, response] {
+  call->loop()->Dispatch([call, record = std::move(found.record), request, response] {
     if (record->tombstone() != nullptr) {
       return call->Finish(AfterEnd(*record->tombstone(), *request, response));
     }
@@ -393,7 +393,7 @@ Reactor* BrokerService::ListServers(Context* context, const v1::ListServersReque
   const std::size_t page_size = request->page_size() == 0 ? kDefaultPageSize : request->page_size();
   std::shared_ptr<UnaryCall> call = UnaryCall::Start(core_->NextLoop());
   Reactor* const reactor = call->reactor();
-  call->loop()->Post(
+  call->loop()->Dispatch(
       [call, core = core_, query = std::move(query), after, page_size, include_closed, response] {
         call->loop()->Spawn(
             RunList<v1::Server>(call, &core->servers, query, after, page_size, response,
@@ -547,13 +547,14 @@ Reactor* BrokerService::ListConnections(Context* context, const v1::ListConnecti
   const std::size_t page_size = request->page_size() == 0 ? kDefaultPageSize : request->page_size();
   std::shared_ptr<UnaryCall> call = UnaryCall::Start(core_->NextLoop());
   Reactor* const reactor = call->reactor();
-  call->loop()->Post([call, core = core_, query = std::move(query), after, page_size, response] {
-    call->loop()->Spawn(
-        RunList<v1::Connection>(call, &core->connections, query, after, page_size, response,
-                                [](v1::Connection connection, v1::ListConnectionsResponse* out) {
-                                  *out->add_connections() = std::move(connection);
-                                }));
-  });
+  call->loop()->Dispatch(
+      [call, core = core_, query = std::move(query), after, page_size, response] {
+        call->loop()->Spawn(RunList<v1::Connection>(
+            call, &core->connections, query, after, page_size, response,
+            [](v1::Connection connection, v1::ListConnectionsResponse* out) {
+              *out->add_connections() = std::move(connection);
+            }));
+      });
   return reactor;
 }
 

@@ -2,7 +2,7 @@
 // attempt; the same request again waits for that attempt, or gets its result.
 //
 //   auto entered = table.Enter(key, fingerprint, /*abandonable=*/false, loop, [](const
-//   CreationOutcome& o) { ... }); if (entered.start) loop->Post(... run it, then: if
+//   CreationOutcome& o) { ... }); if (entered.start) loop->Dispatch(... run it, then: if
 //   (!table.Finish(entered.attempt, outcome)) undo ...);
 //
 // Safe from every thread; callbacks run without a lock, on the thread that calls Enter or Finish.

@@ -68,7 +68,7 @@ CreationTable::Entered BeginCreation(BrokerCore* core, CreationSpec spec,
       CreationKey(*shared->principal, shared->request_id), shared->fingerprint,
       shared->abandonable || shared->request_id.empty(), shared->loop, std::move(done));
   if (entered.status.ok() && entered.start) {
-    shared->loop->Post([core, shared, attempt = entered.attempt] {
+    shared->loop->Dispatch([core, shared, attempt = entered.attempt] {
       shared->loop->Spawn(RunAttempt(core, shared, attempt), attempt->cancel.token().state());
     });
   }

@@ -66,6 +66,8 @@ class RemoteConnection::Agent final : public session::ConnectionListener,
     Forget(arrived);
     retained_ = retained;
     connection_->OnTaken(retained_ + under_way_.size());
+    // What was retained may be what held back the read that is allowed.
+    if (credit_ > 0) OnReadable();
   }
 
   // --- session::ConnectionListener

@@ -20,7 +20,7 @@ using session::BrokerSession;
 using streams::Task;
 
 // Messages that may wait for the loop before gRPC is asked for the next one.
-constexpr int kAhead = 4;
+constexpr std::size_t kAhead = 4;
 // Connections that are waited for at once, whatever the credits.
 constexpr std::size_t kMaxAcceptors = 64;
 
@@ -75,12 +75,17 @@ SessionConnection::Client SessionCall::NewClient() const {
 }
 
 template <typename Function>
-void SessionCall::OnLoop(Function function) {
-  streams::EventLoop* const loop = this->loop();
-  loop->Post([self = shared_from_this(), loop, function = std::move(function)]() mutable {
+auto SessionCall::For(streams::EventLoop* loop, Function function) {
+  return [self = shared_from_this(), loop, function = std::move(function)]() mutable {
     if (self->loop() != loop) return self->OnLoop(std::move(function));
     function();
-  });
+  };
+}
+
+template <typename Function>
+void SessionCall::OnLoop(Function function) {
+  streams::EventLoop* const loop = this->loop();
+  loop->Dispatch(For(loop, std::move(function)));
 }
 
 template <typename Function>
@@ -99,12 +104,18 @@ void SessionCall::OnReadDone(bool ok) {
   }
   absl::Cord message = ToCord(received_);
   received_.Clear();
-  const bool ahead = unprocessed_.fetch_add(1, std::memory_order_relaxed) + 1 < kAhead &&
-                     placed_.load(std::memory_order_acquire);
-  OnLoop([this, message = std::move(message), ahead]() mutable {
-    OnMessage(std::move(message), /*read_next=*/!ahead);
-  });
-  if (ahead) StartRead(&received_);
+  bool read_next = false;
+  bool post = false;
+  {
+    const std::lock_guard lock(inbox_.mutex);
+    inbox_.messages.push_back(std::move(message));
+    read_next = inbox_.messages.size() < kAhead;
+    inbox_.reading_waits = !read_next;
+    post = !std::exchange(inbox_.posted, true);
+  }
+  // First: the next message then arrives while this thread runs the loop for this one.
+  if (read_next) StartRead(&received_);
+  if (post) OnLoop([this] { TakeMessages(); });
 }
 
 void SessionCall::OnWriteDone(bool ok) {
@@ -157,41 +168,55 @@ streams::EventLoop* SessionCall::PlaceOf(const absl::Cord& message) const {
   return nullptr;
 }
 
-void SessionCall::OnMessage(absl::Cord message, bool read_next) {
-  if (!placed_.load(std::memory_order_relaxed)) {
-    // Until here one message at a time was read, so that none can overtake another.
-    if (streams::EventLoop* const place = PlaceOf(message)) {
-      placed_.store(true, std::memory_order_release);
-      if (place != loop()) {
-        loop_.store(place, std::memory_order_relaxed);
-        return OnLoop([this, message = std::move(message), read_next]() mutable {
-          OnMessage(std::move(message), read_next);
-        });
+void SessionCall::TakeMessages() {
+  while (true) {
+    absl::Cord message;
+    bool read_next = false;
+    {
+      const std::lock_guard lock(inbox_.mutex);
+      if (inbox_.messages.empty() || disconnected_) {
+        inbox_.posted = false;
+        return;
       }
+      if (!placed_) {
+        if (streams::EventLoop* const place = PlaceOf(inbox_.messages.front())) {
+          placed_ = true;
+          if (place != loop()) {
+            loop_.store(place, std::memory_order_relaxed);
+            break;
+          }
+        }
+      }
+      message = std::move(inbox_.messages.front());
+      inbox_.messages.pop_front();
+      read_next = std::exchange(inbox_.reading_waits, false);
     }
+    if (read_next) StartRead(&received_);
+    OnMessage(std::move(message));
   }
-  unprocessed_.fetch_sub(1, std::memory_order_relaxed);
-  if (disconnected_) return;
+  OnLoop([this] { TakeMessages(); });
+}
+
+void SessionCall::OnMessage(absl::Cord message) {
   if (absl::Status status = session_.OnMessage(std::move(message), loop()->Now()); !status.ok()) {
-    return Disconnect(RpcStatus(static_cast<grpc::StatusCode>(status.code()), v1::SESSION_FAULT,
-                                status.message()));
+    Disconnect(RpcStatus(static_cast<grpc::StatusCode>(status.code()), v1::SESSION_FAULT,
+                         status.message()));
   }
-  if (read_next) StartRead(&received_);
 }
 
 void SessionCall::OnOutput() {
   if (session_.HasPendingAcks() && !std::exchange(acks_scheduled_, true)) {
-    loop()->CallLater(session::kAckDelay, [self = shared_from_this()] {
-      self->acks_scheduled_ = false;
-      if (!self->disconnected_) self->session_.AckPending();
-    });
+    loop()->CallLater(session::kAckDelay, For(loop(), [this] {
+                        acks_scheduled_ = false;
+                        if (!disconnected_) session_.AckPending();
+                      }));
   }
   if (flush_scheduled_ || writing_ || disconnected_ || !session_.HasOutput()) return;
   flush_scheduled_ = true;
-  loop()->CallSoon([self = shared_from_this()] {
-    self->flush_scheduled_ = false;
-    self->Flush();
-  });
+  loop()->CallSoon(For(loop(), [this] {
+    flush_scheduled_ = false;
+    Flush();
+  }));
 }
 
 void SessionCall::Flush() {

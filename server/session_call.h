@@ -12,7 +12,9 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -56,10 +58,14 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   // Runs `function` on the session's loop, whichever that is by then.
   template <typename Function>
   void OnLoop(Function function);
+  // `function` as a callback for `loop`, which passes it on if the session lives elsewhere by then.
+  template <typename Function>
+  auto For(streams::EventLoop* loop, Function function);
 
   // The loop's.
   streams::EventLoop* loop() const { return loop_.load(std::memory_order_relaxed); }
-  void OnMessage(absl::Cord message, bool read_next);
+  void TakeMessages();
+  void OnMessage(absl::Cord message);
   // The loop of what the message names first; null: it names nothing yet.
   streams::EventLoop* PlaceOf(const absl::Cord& message) const;
   void OnOutput();
@@ -115,8 +121,16 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   BrokerCore* const core_;
   const std::shared_ptr<const Principal> principal_;
   std::atomic<streams::EventLoop*> loop_;
-  std::atomic<bool> placed_{false};  // the loop is chosen
-  std::atomic<int> unprocessed_{0};  // messages handed over and not processed
+  bool placed_ = false;  // the loop is chosen
+
+  // From gRPC's threads to the loop.
+  struct Inbox {
+    std::mutex mutex;
+    std::deque<absl::Cord> messages;
+    bool reading_waits = false;  // the loop starts the next read
+    bool posted = false;         // the loop has been told
+  };
+  Inbox inbox_;
 
   grpc::ByteBuffer received_;  // gRPC's while a read is under way
   grpc::ByteBuffer sending_;   // gRPC's while a write is

@@ -1,7 +1,7 @@
 // UnaryCall: a unary RPC that is answered from a loop.
 //
 //   auto call = UnaryCall::Start(loop);
-//   loop->Post([call] { loop->Spawn(Answer(call), call->cancel_state()); });     // ...
+//   loop->Dispatch([call] { loop->Spawn(Answer(call), call->cancel_state()); });     // ...
 //   call->Finish(status); return call->reactor();
 //
 // Two own it: gRPC, until OnDone, and whoever holds the shared pointer. When the caller goes away
@@ -44,9 +44,11 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
 
   void OnCancel() override {
     gone_.store(true);
-    loop_->Post([self = self_] { self->cancel_.Cancel(); });
+    loop_->Dispatch([self = self_] { self->cancel_.Cancel(); });
   }
-  // The last thing that gRPC calls.
+  // OnDone, the last thing that gRPC calls, only lets go: it needs no thread of gRPC's executor,
+  // which would be woken up for each call. (OnCancel always gets one.)
+  bool InternalInlineable() override { return true; }
   void OnDone() override { const std::shared_ptr<UnaryCall> self = std::move(self_); }
 
   streams::EventLoop* const loop_;

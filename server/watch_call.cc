@@ -30,7 +30,7 @@ grpc::ServerWriteReactor<v1::ConnectionEvent>* WatchCall::Start(
   call->request_ = request;
   call->filter_ = {
       .principal = principal->name, .labels = request.labels(), .server = request.server()};
-  call->loop_->Post([call] { call->loop_->Spawn(Run(call), call->cancel_.token().state()); });
+  call->loop_->Dispatch([call] { call->loop_->Spawn(Run(call), call->cancel_.token().state()); });
   return call.get();
 }
 
@@ -126,14 +126,14 @@ Task<bool> WatchCall::Send(const v1::ConnectionEvent* event) {
 // Any thread, for each event: one post at a time is enough.
 void WatchCall::Wake() {
   if (wake_posted_.exchange(true)) return;
-  loop_->Post([self = shared_from_this()] {
+  loop_->Dispatch([self = shared_from_this()] {
     self->wake_posted_.store(false);
     self->changed_.WakeAll();
   });
 }
 
 void WatchCall::OnWriteDone(bool ok) {
-  loop_->Post([self = self_, ok] {
+  loop_->Dispatch([self = self_, ok] {
     self->writing_ = false;
     self->write_ok_ = ok;
     self->changed_.WakeAll();
@@ -141,7 +141,7 @@ void WatchCall::OnWriteDone(bool ok) {
 }
 
 void WatchCall::OnCancel() {
-  loop_->Post([self = self_] { self->cancel_.Cancel(); });
+  loop_->Dispatch([self = self_] { self->cancel_.Cancel(); });
 }
 
 void WatchCall::OnDone() { const std::shared_ptr<WatchCall> self = std::move(self_); }

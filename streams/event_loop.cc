@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iterator>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,8 @@ namespace sockbroker::streams {
 namespace {
 
 constexpr int kBudgetPerIteration = 256;
+// So many a thread that only dispatches something runs in a row; the rest is the owner's.
+constexpr int kBorrowedIterations = 8;
 
 thread_local EventLoop* running_loop = nullptr;
 
@@ -249,6 +252,8 @@ EventLoop::~EventLoop() {
   while (!roots_.empty() || !ready_.empty()) RunOnce(/*may_block=*/true);
   later_.clear();
   resolver_.reset();
+  // Whoever dispatched the callback that ended the loop may still be on the way out.
+  while (visitors_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
 }
 
 bool EventLoop::IsRunningHere() const { return running_loop == this; }
@@ -277,12 +282,69 @@ void EventLoop::Wake() {
   if (sleeping_.exchange(false)) poller_->Wake();
 }
 
-void EventLoop::Post(absl::AnyInvocable<void()> callback) {
+bool EventLoop::Enqueue(absl::AnyInvocable<void()> callback) {
   {
     const std::lock_guard lock(posted_mutex_);
     posted_.push_back(std::move(callback));
   }
-  if (!posted_pending_.exchange(true)) Wake();
+  return !posted_pending_.exchange(true);
+}
+
+void EventLoop::Post(absl::AnyInvocable<void()> callback) {
+  // Whoever has borrowed the turn looks again before leaving.
+  if (Enqueue(std::move(callback)) && turn_.load() != Turn::kBorrowed) Wake();
+}
+
+void EventLoop::Visit::Dispatch(absl::AnyInvocable<void()> callback) {
+  EventLoop* const loop = loop_;
+  if (!loop->dispatch_enabled_.load(std::memory_order_relaxed) || running_loop != nullptr) {
+    return loop->Post(std::move(callback));
+  }
+  const bool first = loop->Enqueue(std::move(callback));
+  Turn turn = Turn::kFree;
+  if (loop->turn_.compare_exchange_strong(turn, Turn::kBorrowed)) {
+    loop->RunBorrowed();
+  } else if (first && turn != Turn::kBorrowed) {
+    loop->Wake();
+  }
+}
+
+void EventLoop::RunBorrowed() {
+  const RunningScope scope(this);
+  bool handed_back = false;
+  Turn turn = Turn::kFree;
+  do {
+    int rounds = 0;
+    do {
+      budget_ = kBudgetPerIteration;
+      RunPosted();
+      RunReady();
+    } while (++rounds < kBorrowedIterations && !stop_.load(std::memory_order_relaxed) &&
+             (!ready_.empty() || posted_pending_.load(std::memory_order_relaxed)));
+    const bool earlier = !timers_.empty() && timers_.front()->deadline_ < wakes_at_;
+    if (earlier) wakes_at_ = timers_.front()->deadline_;
+    handed_back = earlier || !ready_.empty() || rounds == kBorrowedIterations || stop_.load();
+    if (handed_back) Wake();
+    turn_.store(Turn::kFree);
+    turn_.notify_one();
+    turn = Turn::kFree;
+    // Nobody was woken for what was posted while the turn was borrowed.
+  } while (!handed_back && posted_pending_.load() &&
+           turn_.compare_exchange_strong(turn, Turn::kBorrowed));
+}
+
+void EventLoop::WaitForEvents(absl::Duration timeout) {
+  if (!dispatch_enabled_.load(std::memory_order_relaxed) || timeout <= absl::ZeroDuration()) {
+    return poller_->Wait(timeout);
+  }
+  wakes_at_ = timers_.empty() ? absl::InfiniteFuture() : timers_.front()->deadline_;
+  turn_.store(Turn::kFree);
+  poller_->Wait(timeout);
+  Turn turn = Turn::kFree;
+  while (!turn_.compare_exchange_weak(turn, Turn::kOwners)) {
+    if (turn == Turn::kBorrowed) turn_.wait(turn);
+    turn = Turn::kFree;
+  }
 }
 
 void EventLoop::CallSoon(absl::AnyInvocable<void()> callback) {
@@ -339,19 +401,24 @@ bool EventLoop::RunOnce(bool may_block) {
   }
   // Timers set from here on wait for the next iteration, or a loop could starve.
   const uint64_t set_meanwhile = next_timer_order_;
-  did_something |= poller_->Poll(timeout);
+  WaitForEvents(timeout);
+  did_something |= poller_->DealOut();
   sleeping_.store(false, std::memory_order_relaxed);
 
   did_something |= FireTimers(set_meanwhile);
   did_something |= posted_pending_.load(std::memory_order_relaxed);
   RunPosted();
 
+  did_something |= !ready_.empty();
+  RunReady();
+  return did_something;
+}
+
+void EventLoop::RunReady() {
   // What gets ready from here on runs in the next iteration.
   running_.swap(ready_);
-  did_something |= !running_.empty();
   for (const ReadyItem& item : running_) item.run(item.argument);
   running_.clear();
-  return did_something;
 }
 
 Resolver& EventLoop::resolver() {

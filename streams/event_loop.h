@@ -3,10 +3,10 @@
 //   EventLoop loop;
 //   absl::Status status = loop.RunUntilComplete(Main());   // asyncio.run(main())
 //
-// Everything but `Post` and `Stop` belongs to the thread that runs the loop. An iteration is
-// asyncio's: wait for descriptors and timers, account for all that happened, then run what was
-// ready at that moment; what becomes ready meanwhile runs in the next iteration. When the loop is
-// destroyed, tasks that still run are cancelled and run to their end first.
+// Everything but `Post`, `Dispatch` and `Stop` belongs to the thread that runs the loop. An
+// iteration is asyncio's: wait for descriptors and timers, account for all that happened, then run
+// what was ready at that moment; what becomes ready meanwhile runs in the next iteration. When the
+// loop is destroyed, tasks that still run are cancelled and run to their end first.
 #pragma once
 
 #include <atomic>
@@ -94,6 +94,29 @@ class EventLoop {
   // Runs `callback` on this loop. Any thread; returns at once; order is kept per caller. Callbacks
   // that were posted when the loop is destroyed are dropped unrun.
   void Post(absl::AnyInvocable<void()> callback);
+  // Post, but where nobody else has work for the loop the calling thread does it: while the loop's
+  // own thread waits for descriptors and timers, the caller runs `callback`, and what gets ready by
+  // it, before Dispatch returns. That saves waking a thread up. Needs EnableDispatch; otherwise,
+  // and from a thread that runs a loop already, it is Post. As in Boost.Asio.
+  void Dispatch(absl::AnyInvocable<void()> callback) { Visit(this).Dispatch(std::move(callback)); }
+  // Keeps the loop from being destroyed: its destructor waits. For who must let go of a lock
+  // between knowing that the loop is there and calling it.
+  class Visit {
+   public:
+    explicit Visit(EventLoop* loop) : loop_(loop) {
+      loop_->visitors_.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Visit() { loop_->visitors_.fetch_sub(1, std::memory_order_release); }
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    void Dispatch(absl::AnyInvocable<void()> callback);
+
+   private:
+    EventLoop* const loop_;
+  };
+  // Allows Dispatch to run this loop on other threads: one at a time, but not always the same, so
+  // that nothing on the loop may keep anything in thread_local variables. Any thread, at any time.
+  void EnableDispatch() { dispatch_enabled_.store(true, std::memory_order_relaxed); }
   // Runs `callback` in the next iteration. This loop's thread only.
   void CallSoon(absl::AnyInvocable<void()> callback);
   void CallLater(absl::Duration delay, absl::AnyInvocable<void()> callback);
@@ -179,6 +202,12 @@ class EventLoop {
   void HeapSiftDown(std::size_t index);
   static bool Before(const Timer* a, const Timer* b);
   void Wake();
+  // True if there was nothing posted before.
+  bool Enqueue(absl::AnyInvocable<void()> callback);
+  // The turn: whoever has it runs the loop.
+  void WaitForEvents(absl::Duration timeout);
+  void RunBorrowed();
+  void RunReady();
 
   Clock* const clock_;
   std::unique_ptr<internal::Poller> poller_;
@@ -195,6 +224,12 @@ class EventLoop {
   std::vector<RootTask*> roots_;  // each lives in its coroutine's frame
   std::vector<ShutdownListener*> shutdown_listeners_;
   bool shutting_down_ = false;
+
+  enum class Turn : int { kOwners, kFree, kBorrowed };
+  std::atomic<bool> dispatch_enabled_{false};
+  std::atomic<Turn> turn_{Turn::kOwners};
+  std::atomic<int> visitors_{0};  // threads inside Dispatch
+  absl::Time wakes_at_;           // at the latest, while the turn is free or borrowed
 
   std::atomic<bool> stop_{false};
   std::atomic<bool> sleeping_{false};

@@ -95,7 +95,7 @@ class ConcurrentFuture {
 template <typename T>
 ConcurrentFuture<T> RunCoroutineThreadsafe(Task<T> task, EventLoop* loop) {
   auto state = std::make_shared<typename ConcurrentFuture<T>::State>(loop);
-  loop->Post([loop, state, task = std::move(task)]() mutable {
+  loop->Dispatch([loop, state, task = std::move(task)]() mutable {
     internal::CancelState* cancel = state->cancel.token().state();
     loop->Spawn(ConcurrentFuture<T>::Run(std::move(state), std::move(task)), cancel);
   });

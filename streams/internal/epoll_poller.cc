@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "streams/error.h"
@@ -53,15 +54,18 @@ class EpollPoller final : public Poller {
     registered_--;
   }
 
-  bool Poll(absl::Duration timeout) override {
+  void Wait(absl::Duration timeout) override {
     // Round up, so that a timer is never found "not yet due" and spun for.
     int timeout_ms = -1;
     if (timeout != absl::InfiniteDuration()) {
       const int64_t ms = absl::ToInt64Milliseconds(absl::Ceil(timeout, absl::Milliseconds(1)));
       timeout_ms = static_cast<int>(std::min<int64_t>(std::max<int64_t>(ms, 0), 3'600'000));
     }
-    const int count =
-        epoll_wait(epoll_fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
+    count_ = epoll_wait(epoll_fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
+  }
+
+  bool DealOut() override {
+    const int count = std::exchange(count_, 0);
     for (int i = 0; i < count; ++i) {
       auto* registration = static_cast<PollRegistration*>(events_[i].data.ptr);
       if (registration == nullptr) {
@@ -89,6 +93,7 @@ class EpollPoller final : public Poller {
   const int wake_fd_;
   std::size_t registered_ = 0;
   std::array<epoll_event, 512> events_;
+  int count_ = 0;  // of them, not dealt out yet
   std::vector<std::unique_ptr<PollRegistration>> retired_;
 };
 

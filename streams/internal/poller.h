@@ -33,10 +33,12 @@ class Poller {
   virtual absl::StatusOr<PollRegistration*> Register(int fd, PollHandler* handler) = 0;
   // Before `fd` is closed.
   virtual void Deregister(int fd, PollRegistration* registration) = 0;
-  // Waits at most `timeout` and calls the handlers of what happened. True if anything was dealt out
-  // (wake-ups too).
-  virtual bool Poll(absl::Duration timeout) = 0;
-  // Ends a Poll under way, or the next one. Any thread.
+  // Waits at most `timeout` for something to happen. Meanwhile another thread may register and
+  // deregister.
+  virtual void Wait(absl::Duration timeout) = 0;
+  // Calls the handlers of what Wait found. True if anything was dealt out (wake-ups too).
+  virtual bool DealOut() = 0;
+  // Ends a Wait under way, or the next one. Any thread.
   virtual void Wake() = 0;
   // How many descriptors are registered.
   virtual std::size_t registered() const = 0;

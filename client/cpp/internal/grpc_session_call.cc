@@ -87,7 +87,7 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
       change();
       wake = !std::exchange(posted_, true);
     }
-    if (wake) gate_->Post([self = shared_from_this()] { self->Tell(); });
+    if (wake) gate_->Dispatch([self = shared_from_this()] { self->Tell(); });
   }
 
   // On the loop.

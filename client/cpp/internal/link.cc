@@ -241,7 +241,7 @@ streams::Task<absl::Status> Link::MakeCall(std::shared_ptr<Link> link, BeginCall
         v1::SocketBroker::NewStub(link->transport_.channel());
     begin(stub.get(), &call->context, [call, gate = link->gate_](grpc::Status status) {
       call->status = std::move(status);
-      gate->Post([call] {
+      gate->Dispatch([call] {
         call->done = true;
         call->ended.WakeAll();
       });

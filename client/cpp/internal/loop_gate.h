@@ -1,10 +1,11 @@
 // LoopGate: how gRPC's threads reach an event loop that may go before they do.
 //
-//   gate->Post([...] { ... });      // any thread; dropped once the gate is closed
+//   gate->Dispatch([...] { ... });  // any thread; dropped once the gate is closed
 //   gate->Close();                  // the loop's thread, at the latest when the loop ends
 #pragma once
 
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/functional/any_invocable.h"
@@ -18,10 +19,15 @@ class LoopGate {
   LoopGate(const LoopGate&) = delete;
   LoopGate& operator=(const LoopGate&) = delete;
 
-  void Post(absl::AnyInvocable<void()> callback) {
-    // Held over the Post: whoever closes the gate then knows that nobody is inside.
-    const std::lock_guard lock(mutex_);
-    if (loop_ != nullptr) loop_->Post(std::move(callback));
+  void Dispatch(absl::AnyInvocable<void()> callback) {
+    std::optional<streams::EventLoop::Visit> visit;
+    {
+      // Not held any longer: the callback may close the gate. The loop waits for its visitors.
+      const std::lock_guard lock(mutex_);
+      if (loop_ == nullptr) return;
+      visit.emplace(loop_);
+    }
+    visit->Dispatch(std::move(callback));
   }
   void Close() {
     const std::lock_guard lock(mutex_);
