@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/connection_record.h"
 #include "server/server_record.h"
+#include "server/session_call.h"
 
 namespace sockbroker::server {
 namespace {
@@ -16,6 +17,7 @@ namespace {
 // Labels can make a single tombstone or event some kilobytes large.
 constexpr std::size_t kTombstoneBytes = 64 << 20;
 constexpr std::size_t kEventBytes = 32 << 20;
+constexpr absl::Duration kRevokeEvery = absl::Milliseconds(500);
 
 MemoryBudgets::Limits MemoryLimits(const BrokerLimits& limits) {
   constexpr std::size_t kLeast = 256 << 20;
@@ -47,7 +49,7 @@ BrokerCore::BrokerCore(BrokerOptions o)
               [this](const std::string& key) { creations.Forget(key); }),
       events(identity.incarnation, options.limits.events, kEventBytes),
       tls(options.tls_store, options.tls_key_log),
-      memory(MemoryLimits(options.limits)) {
+      memory(MemoryLimits(options.limits), [this] { RevokeUnusedWindows(); }) {
   const int count = options.loops > 0
                         ? options.loops
                         : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -57,6 +59,17 @@ BrokerCore::BrokerCore(BrokerOptions o)
     // gRPC's threads then do themselves what a call asks of a loop that has nothing else to do.
     loops.back()->EnableDispatch();
   }
+}
+
+void BrokerCore::RevokeUnusedWindows() {
+  // Those who are short ask again and again; the answers take a round trip.
+  const int64_t now = absl::ToUnixMillis(clock->Now());
+  int64_t last = windows_revoked_ms.load(std::memory_order_relaxed);
+  if (now - last < absl::ToInt64Milliseconds(kRevokeEvery) ||
+      !windows_revoked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) {
+    return;
+  }
+  for (const auto& session : sessions.All()) session->RevokeUnusedWindows();
 }
 
 RpcStatus BrokerCore::AcquireDescriptors(std::size_t count,

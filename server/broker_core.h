@@ -50,6 +50,8 @@ struct BrokerCore {
   }
   // `count` descriptors, or what to answer.
   RpcStatus AcquireDescriptors(std::size_t count, std::vector<DescriptorBudget::Hold>* holds);
+  // The memory for what clients send is short: sessions give back what their windows don't need.
+  void RevokeUnusedWindows();
   // The clock's time as the wall's.
   absl::Time Wall(absl::Time time) const { return absl::Now() - (clock->Now() - time); }
 
@@ -64,6 +66,7 @@ struct BrokerCore {
   TlsSettings tls;
   MemoryBudgets memory;
   SessionRegistry sessions;
+  std::atomic<int64_t> windows_revoked_ms{0};  // when, by the clock
   std::atomic<bool> draining{false};
   std::atomic<std::size_t> next_loop{0};
   std::vector<streams::EventLoop*> loops;

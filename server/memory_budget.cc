@@ -71,7 +71,7 @@ MemoryBudgets::Pair MemoryBudgets::OfPrincipal(const std::string& name) {
   Pair pair{known.read.lock(), known.write.lock()};
   if (pair.read == nullptr || pair.write == nullptr) {
     pair.read = std::make_shared<MemoryBudget>(limits_.principal, &read_);
-    pair.write = std::make_shared<MemoryBudget>(limits_.principal, &write_);
+    pair.write = std::make_shared<MemoryBudget>(limits_.principal, &write_, on_write_shortage_);
     known = {pair.read, pair.write};
   }
   return pair;

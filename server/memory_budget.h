@@ -8,6 +8,8 @@
 //   owner.Release(granted);
 //   owner.WaitForRoom(loop, [weak] { ... });                     // once, when something came back
 //
+// Whoever has room to give back can be told that it is wanted: `on_shortage`.
+//
 // Safe from every thread.
 #pragma once
 
@@ -31,17 +33,19 @@ class MemoryBudget {
   // What a bound connection has for itself in each direction, bytes.
   static constexpr std::size_t kReserve = 8 * 1024;
 
-  // `parent`: what is taken here is taken there too. It must outlive this.
-  explicit MemoryBudget(std::size_t limit, MemoryBudget* parent = nullptr)
-      : limit_(limit), parent_(parent) {}
+  // `parent`: what is taken here is taken there too. It must outlive this. `on_shortage` is called
+  // when somebody did not get all that was wanted, on that one's thread, and may be null.
+  explicit MemoryBudget(std::size_t limit, MemoryBudget* parent = nullptr,
+                        std::function<void()> on_shortage = nullptr)
+      : limit_(limit), parent_(parent), on_shortage_(std::move(on_shortage)) {}
   MemoryBudget(const MemoryBudget&) = delete;
   MemoryBudget& operator=(const MemoryBudget&) = delete;
 
   // At most `wanted` bytes, as many as there are. A quarter of the limit is left to reserves, so
   // that whoever comes late is not locked out by the busy.
-  std::size_t Acquire(std::size_t wanted) { return Take(wanted, /*reserve=*/false); }
+  std::size_t Acquire(std::size_t wanted) { return TakeOrTell(wanted, /*reserve=*/false); }
   // kReserve bytes, or none.
-  bool AcquireReserve() { return Take(kReserve, /*reserve=*/true) > 0; }
+  bool AcquireReserve() { return TakeOrTell(kReserve, /*reserve=*/true) > 0; }
   void Release(std::size_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   // Posts `callback` to `loop`, once, when bytes have come back. Those who wait are called in the
   // order of their coming, only as many as there is room for.
@@ -56,6 +60,11 @@ class MemoryBudget {
     streams::EventLoop* loop;
     std::function<void()> callback;
   };
+  std::size_t TakeOrTell(std::size_t wanted, bool reserve) {
+    const std::size_t granted = Take(wanted, reserve);
+    if (granted < wanted && on_shortage_) on_shortage_();
+    return granted;
+  }
   std::size_t Take(std::size_t wanted, bool reserve) ABSL_LOCKS_EXCLUDED(mutex_);
   std::size_t Room(bool reserve) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const std::size_t limit = reserve ? limit_ : limit_ / 4 * 3;
@@ -66,6 +75,7 @@ class MemoryBudget {
 
   const std::size_t limit_;
   MemoryBudget* const parent_;
+  const std::function<void()> on_shortage_;
   mutable absl::Mutex mutex_;
   std::size_t used_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
@@ -121,13 +131,18 @@ class MemoryBudgets {
     std::shared_ptr<MemoryBudget> read;   // from peers, for clients
     std::shared_ptr<MemoryBudget> write;  // from clients, for peers
   };
-  explicit MemoryBudgets(Limits limits)
-      : limits_(limits), read_(limits.process), write_(limits.process) {}
+  // `on_write_shortage`: see MemoryBudget; any thread, often.
+  explicit MemoryBudgets(Limits limits, std::function<void()> on_write_shortage = nullptr)
+      : limits_(limits),
+        on_write_shortage_(std::move(on_write_shortage)),
+        read_(limits.process),
+        write_(limits.process) {}
 
   Pair OfPrincipal(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   const Limits limits_;
+  const std::function<void()> on_write_shortage_;
   MemoryBudget read_;
   MemoryBudget write_;
   absl::Mutex mutex_;

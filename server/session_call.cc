@@ -148,6 +148,14 @@ void SessionCall::End(RpcStatus status) {
   });
 }
 
+void SessionCall::RevokeUnusedWindows() {
+  OnLoop([this] {
+    if (!disconnected_) {
+      session_.RevokeUnused(SessionConnection::kInitialWindow, loop()->Now());
+    }
+  });
+}
+
 // --- the loop's
 
 streams::EventLoop* SessionCall::PlaceOf(const absl::Cord& message) const {
@@ -480,6 +488,10 @@ uint64_t SessionCall::GrowWindow(session::BrokerConnection* connection, uint64_t
   // Less than it has already it never becomes.
   return std::max<uint64_t>(static_cast<BoundConnection*>(connection)->window().Grow(wanted),
                             window);
+}
+
+void SessionCall::ShrinkWindow(session::BrokerConnection* connection, uint64_t window) {
+  static_cast<BoundConnection*>(connection)->window().Shrink(window);
 }
 
 }  // namespace sockbroker::server

@@ -46,6 +46,8 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void GoAway(absl::Duration deadline);
   // Ends the stream, once everything that was to be said is. Any thread.
   void End(RpcStatus status);
+  // Memory is short: takes back the room that its windows have and don't need. Any thread.
+  void RevokeUnusedWindows();
 
  private:
   SessionCall(BrokerCore* core, std::shared_ptr<const Principal> principal);
@@ -81,6 +83,7 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void StopListening(uint32_t channel) override;
   void Claimed(session::BrokerConnection* connection) override;
   uint64_t GrowWindow(session::BrokerConnection* connection, uint64_t window) override;
+  void ShrinkWindow(session::BrokerConnection* connection, uint64_t window) override;
 
   struct Opening {
     std::shared_ptr<CreationAttempt> attempt;

@@ -86,14 +86,6 @@ void BrokerChannel::Fence(uint64_t new_epoch) {
   session_->Erase(number);
 }
 
-void BrokerChannel::Revoke(uint64_t window) {
-  v1::BrokerFrame frame;
-  frame.mutable_revoke()->set_channel(number);
-  frame.mutable_revoke()->set_edge(in.received().offset + window);
-  session_->mux_.Control(frame);
-  session_->Notify();
-}
-
 void BrokerChannel::Refill(std::size_t max) {
   if (connection_ == nullptr || closing_ || upgrading()) return;
   if (upgrade_at_ > 0) {
@@ -270,6 +262,19 @@ absl::Status BrokerSession::OnMessage(absl::Cord message, absl::Time now) {
   return absl::OkStatus();
 }
 
+void BrokerSession::RevokeUnused(uint64_t window, absl::Time now) {
+  for (auto& [number, channel] : channels_) {
+    if (channel->connection_ == nullptr || !channel->in.HasUnusedWindow(window, now, round_trip_)) {
+      continue;
+    }
+    v1::BrokerFrame frame;
+    frame.mutable_revoke()->set_channel(number);
+    frame.mutable_revoke()->set_edge(channel->in.Revoke(window));
+    mux_.Control(frame);
+  }
+  Notify();
+}
+
 absl::Status BrokerSession::CheckNewNumber(uint32_t number) {
   if (number % 2 == 0) return absl::InvalidArgumentError("a client's channels have odd numbers");
   if (number <= highest_client_number_) {
@@ -345,7 +350,10 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
       return absl::OkStatus();
     case Frame::kRevoked:
       if (BrokerChannel* channel = Find(frame->revoked().channel())) {
+        if (!channel->in.revoking()) return absl::OkStatus();
         channel->in.OnRevoked(frame->revoked().edge());
+        const uint64_t promised = channel->in.edge() - channel->in.consumed().offset;
+        host_->ShrinkWindow(channel->connection_.get(), std::max(promised, channel->in.window()));
       }
       return absl::OkStatus();
     case Frame::kPing: {

@@ -118,8 +118,6 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   void OnWriteClosed(google::rpc::Status status) override;
   void OnGone(v1::Closed closed) override;
   void Fence(uint64_t new_epoch) override;
-  // Asks the client to send no further than so many bytes beyond what arrived.
-  void Revoke(uint64_t window);
 
  private:
   friend class BrokerSession;
@@ -189,6 +187,8 @@ class BrokerSession {
     virtual void Claimed(BrokerConnection* connection) = 0;
     // The window of `connection` holds its sender back: how large it may be from now on (budgets).
     virtual uint64_t GrowWindow(BrokerConnection* connection, uint64_t window) = 0;
+    // Revoked: its client will send no more than so much beyond what was consumed.
+    virtual void ShrinkWindow(BrokerConnection* connection, uint64_t window) = 0;
   };
 
   BrokerSession(Options options, Host* host) : options_(std::move(options)), host_(host) {}
@@ -207,6 +207,9 @@ class BrokerSession {
     mux_.AckPending();
     Notify();
   }
+  // Memory is short: asks for the room back that windows larger than `window` have and their
+  // senders have not needed for a while. Host::ShrinkWindow follows as the client answers.
+  void RevokeUnused(uint64_t window, absl::Time now);
   void OnLinkDown();
   void GoAway(absl::Duration deadline);
 

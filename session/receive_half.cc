@@ -1,19 +1,26 @@
 #include "session/receive_half.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace sockbroker::session {
+namespace {
+
+constexpr absl::Duration kUnusedAfter = absl::Seconds(1);
+
+}  // namespace
 
 absl::StatusOr<absl::Cord> ReceiveHalf::OnData(uint64_t offset, absl::Cord bytes) {
   if (offset > received_.offset) {
     return absl::InvalidArgumentError(
         absl::StrCat("data at offset ", offset, " leaves a gap behind ", received_.offset));
   }
-  if (offset + bytes.size() > edge_) {
+  const uint64_t edge = std::max(edge_, revoked_edge_);
+  if (offset + bytes.size() > edge) {
     return absl::InvalidArgumentError(
-        absl::StrCat("data up to offset ", offset + bytes.size(), " passes the edge ", edge_));
+        absl::StrCat("data up to offset ", offset + bytes.size(), " passes the edge ", edge));
   }
   seen_.offset = std::max(seen_.offset, offset + bytes.size());
   const uint64_t known = std::min<uint64_t>(received_.offset - offset, bytes.size());
@@ -84,8 +91,23 @@ bool ReceiveHalf::WantsLargerWindow(absl::Time now, absl::Duration round_trip) {
   return held_back;
 }
 
+bool ReceiveHalf::HasUnusedWindow(uint64_t window, absl::Time now,
+                                  absl::Duration round_trip) const {
+  // Half of it within this time would have begun another measurement.
+  return window_ > window && !revoking() &&
+         now - epoch_began_ > std::max(kUnusedAfter, 4 * round_trip);
+}
+
+uint64_t ReceiveHalf::Revoke(uint64_t window) {
+  window_ = window;
+  revoked_edge_ = edge_;
+  edge_ = std::min(edge_, received_.offset + window);
+  return edge_;
+}
+
 void ReceiveHalf::OnRevoked(uint64_t edge) {
-  edge_ = std::min(edge_, std::max(edge, received_.offset));
+  // What was under way when the sender heard of it may have passed what was asked for.
+  edge_ = std::max(edge_, std::min(edge, std::exchange(revoked_edge_, 0)));
 }
 
 }  // namespace sockbroker::session

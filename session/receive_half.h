@@ -68,8 +68,14 @@ class ReceiveHalf {
   // it.
   bool WantsLargerWindow(absl::Time now, absl::Duration round_trip);
 
-  // The edge falls, as the sender has answered a Revoke.
+  // Lets the window fall to `window` and gives the edge to ask the sender back to (Revoke). Until
+  // it has answered, what it sends up to the old edge is still taken.
+  uint64_t Revoke(uint64_t window);
+  // The sender has answered: it will not pass `edge`.
   void OnRevoked(uint64_t edge);
+  bool revoking() const { return revoked_edge_ > 0; }
+  // Whether the sender has long not needed a window larger than `window`.
+  bool HasUnusedWindow(uint64_t window, absl::Time now, absl::Duration round_trip) const;
 
   const Position& received() const { return received_; }
   const Position& consumed() const { return consumed_; }
@@ -91,6 +97,7 @@ class ReceiveHalf {
   std::vector<uint64_t> unconsumed_marks_;  // their offsets
   uint64_t window_;
   uint64_t edge_;
+  uint64_t revoked_edge_ = 0;  // what the sender may still pass edge_ to; 0: nothing is revoked
   // For the growth: when this measurement began, and where.
   absl::Time epoch_began_ = absl::InfinitePast();
   uint64_t epoch_offset_ = 0;

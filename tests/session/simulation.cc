@@ -208,6 +208,7 @@ class SessionHost final : public BrokerSession::Host {
   uint64_t GrowWindow(BrokerConnection*, uint64_t window) override {
     return std::min<uint64_t>(2 * window, 1 << 20);
   }
+  void ShrinkWindow(BrokerConnection*, uint64_t) override;
 
   uint32_t listening = 0;
   uint32_t credits = 0;
@@ -252,6 +253,7 @@ class World {
   void Cut(Client* client);
   void StepLink(Client* client);
   void StepFault();
+  void RevokeSomewhere();
   void ReplaceClient(Client* client);
   void Steal(Application* victim);
   void KillBroker();
@@ -867,6 +869,15 @@ void World::StepFault() {
   }
 }
 
+void SessionHost::ShrinkWindow(BrokerConnection*, uint64_t) { world_->result.revoked++; }
+
+void World::RevokeSomewhere() {
+  if (clients_.empty()) return;
+  Client* client = clients_[Below(clients_.size())].get();
+  // As if all of them had long been larger than they need be.
+  if (client->up) client->broker->RevokeUnused(256 + Below(4096), now + absl::Hours(1));
+}
+
 bool World::Finished() const {
   if (!backlog.empty()) return false;
   for (const auto& client : clients_) {
@@ -940,6 +951,8 @@ SimulationResult World::Run() {
       AcceptSome();
     } else if (OneIn(30)) {
       StepFault();
+    } else if (OneIn(4)) {
+      RevokeSomewhere();
     }
   }
   for (auto& some : clients_) {

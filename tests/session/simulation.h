@@ -25,6 +25,7 @@ struct SimulationResult {
   int cuts = 0;
   int replaced = 0;
   int steals = 0;
+  int revoked = 0;
   int upgrades = 0;
   int accepts = 0;
   int lost = 0;

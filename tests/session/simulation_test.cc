@@ -26,6 +26,7 @@ SimulationResult RunAll(int seeds, bool broker_may_die) {
     sum.cuts += result.cuts;
     sum.replaced += result.replaced;
     sum.steals += result.steals;
+    sum.revoked += result.revoked;
     sum.upgrades += result.upgrades;
     sum.accepts += result.accepts;
     sum.lost += result.lost;
@@ -39,6 +40,7 @@ TEST(SessionSimulation, EveryByteArrivesOnceAndInOrderOverALinkThatBreaksAnywher
   EXPECT_GT(sum.cuts, 0);
   EXPECT_GT(sum.replaced, 0);
   EXPECT_GT(sum.steals, 0);
+  EXPECT_GT(sum.revoked, 0);
   EXPECT_GT(sum.upgrades, 0);
   EXPECT_GT(sum.accepts, 0);
   EXPECT_EQ(sum.lost, 0);

@@ -130,6 +130,7 @@ class MemoryBroker::Host final : public BrokerSession::Host {
   uint64_t GrowWindow(session::BrokerConnection*, uint64_t window) override {
     return std::min<uint64_t>(2 * window, 1 << 20);
   }
+  void ShrinkWindow(session::BrokerConnection*, uint64_t) override {}
 
   std::map<uint32_t, std::string> listening;
   std::map<uint32_t, uint32_t> credits;
