@@ -86,6 +86,15 @@ void BrokerChannel::Fence(uint64_t new_epoch) {
   session_->Erase(number);
 }
 
+void BrokerChannel::Revoke(uint64_t window) {
+  if (in.revoking()) return;
+  v1::BrokerFrame frame;
+  frame.mutable_revoke()->set_channel(number);
+  frame.mutable_revoke()->set_edge(in.Revoke(window));
+  session_->mux_.Control(frame);
+  session_->Notify();
+}
+
 void BrokerChannel::Refill(std::size_t max) {
   if (connection_ == nullptr || closing_ || upgrading()) return;
   if (upgrade_at_ > 0) {
@@ -267,12 +276,8 @@ void BrokerSession::RevokeUnused(uint64_t window, absl::Time now) {
     if (channel->connection_ == nullptr || !channel->in.HasUnusedWindow(window, now, round_trip_)) {
       continue;
     }
-    v1::BrokerFrame frame;
-    frame.mutable_revoke()->set_channel(number);
-    frame.mutable_revoke()->set_edge(channel->in.Revoke(window));
-    mux_.Control(frame);
+    channel->Revoke(window);
   }
-  Notify();
 }
 
 absl::Status BrokerSession::CheckNewNumber(uint32_t number) {

@@ -118,6 +118,8 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   void OnWriteClosed(google::rpc::Status status) override;
   void OnGone(v1::Closed closed) override;
   void Fence(uint64_t new_epoch) override;
+  // Lets the window fall to `window` and asks the client to send no further than that.
+  void Revoke(uint64_t window);
 
  private:
   friend class BrokerSession;

@@ -104,6 +104,8 @@ class ClientChannel final : public MuxChannel {
   // Of that, what no message of this stream has carried yet: the window holds it back, or the link
   // is down.
   uint64_t unsent() const { return out.end().offset - out.sent().offset; }
+  // How far the broker lets it send.
+  uint64_t edge() const { return out.edge(); }
   uint64_t flushed() const { return flushed_; }
   Position written() const { return out.end(); }
   uint64_t epoch() const { return epoch_; }

@@ -521,6 +521,40 @@ TEST_F(SmallBudgetTest, WhatIsHeldForAClientThatDoesNotReadStaysWithinTheBudget)
   open[0].first->Abort();
 }
 
+class ShortBudgetTest : public SmallBudgetTest {
+ protected:
+  BrokerOptions Options() override {
+    BrokerOptions options = SmallBudgetTest::Options();
+    options.limits.buffer_memory = 1 << 20;
+    options.limits.buffer_memory_per_principal = 1 << 20;
+    return options;
+  }
+};
+
+TEST_F(ShortBudgetTest, WhatAGrownWindowDoesNotNeedIsRevokedForThoseWhoAreShort) {
+  SessionClient client(channel_);
+  auto [grown, peer] = Open(&client);
+  const std::string data = Pattern(8 << 20);
+  std::thread receiver([&socket = peer, &data] { (void)socket.Receive(data.size()); });
+  grown->Write(data);
+  receiver.join();
+  // Time stands still: all of it went through within a round trip, and the window took what there was.
+  EVENTUALLY((Advance(session::kAckDelay), grown->edge() > data.size() + (512 << 10)));
+  // The next one gets less than a window begins with. Meanwhile the first has needed nothing.
+  Advance(absl::Seconds(5));
+  const auto bind = [&] {
+    auto channel = client.Bind(Connect().handle);
+    channel->WaitBound();
+    return channel;
+  };
+  EXPECT_LT(bind()->edge(), 64u << 10);
+  EVENTUALLY(grown->edge() == data.size() + (64 << 10));
+  EXPECT_EQ(bind()->edge(), 64u << 10);
+  // And the first goes on, and may grow again.
+  grown->Write(data);
+  EXPECT_TRUE(peer.Receive(data.size()) == data);
+}
+
 // --- bad input
 
 TEST_F(SessionTest, TheFirstFrameMustBeHello) {

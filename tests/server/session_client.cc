@@ -347,6 +347,10 @@ uint64_t TestChannel::unacked() {
   LOCKED;
   return channel_ == nullptr ? 0 : channel_->unacked();
 }
+uint64_t TestChannel::edge() {
+  LOCKED;
+  return channel_ == nullptr ? 0 : channel_->edge();
+}
 v1::Connection TestChannel::connection() {
   LOCKED;
   return connection_;

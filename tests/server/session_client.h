@@ -62,6 +62,8 @@ class TestChannel final : public session::ClientListener {
   std::string handle();
   uint64_t epoch();
   uint64_t unacked();
+  // How far the broker lets it send.
+  uint64_t edge();
   v1::Connection connection();
 
   // ClientListener.

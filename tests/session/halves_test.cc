@@ -112,6 +112,22 @@ TEST(SendHalf, ARevokedEdgeFallsNoLowerThanWhatWasSent) {
   EXPECT_EQ(TakeAll(&half), "");
 }
 
+TEST(ReceiveHalf, ARevokedEdgeIsNotRaisedByAcksAndWhatWasUnderWayIsTaken) {
+  ReceiveHalf in({}, /*window=*/1000);
+  ASSERT_TRUE(in.OnData(0, absl::Cord(std::string(500, 'x'))).ok());
+  EXPECT_EQ(in.Revoke(100), 600u);
+  in.Consume(100);
+  EXPECT_EQ(in.TakeAck(in.consumed()), 600u);
+  // The sender had not heard of it.
+  EXPECT_TRUE(in.OnData(500, absl::Cord(std::string(400, 'x'))).ok());
+  in.OnRevoked(900);
+  EXPECT_FALSE(in.revoking());
+  EXPECT_EQ(in.edge(), 900u);
+  EXPECT_FALSE(in.OnData(900, absl::Cord("x")).ok());
+  in.Consume(800);
+  EXPECT_EQ(in.TakeAck(in.consumed()), 1000u);
+}
+
 TEST(ReceiveHalf, DropsDuplicatesWholeOrInPart) {
   ReceiveHalf half({}, 100);
   EXPECT_EQ(half.OnData(0, absl::Cord("abc")).value(), "abc");

@@ -574,6 +574,7 @@ class BrokerEnd final : public End {
       static_cast<Socket*>(connection)->asked.push_back(Entry("claimed").object());
     }
     uint64_t GrowWindow(BrokerConnection*, uint64_t window) override { return window; }
+    void ShrinkWindow(BrokerConnection*, uint64_t) override {}
     BrokerEnd* const end;
     std::map<uint32_t, v1::Bind> binds;
     std::map<uint32_t, uint32_t> credits;
