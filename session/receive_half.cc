@@ -94,8 +94,7 @@ bool ReceiveHalf::WantsLargerWindow(absl::Time now, absl::Duration round_trip) {
 bool ReceiveHalf::HasUnusedWindow(uint64_t window, absl::Time now,
                                   absl::Duration round_trip) const {
   // Half of it within this time would have begun another measurement.
-  return window_ > window &&
-         now - epoch_began_ > std::max(kUnusedAfter, 4 * round_trip);
+  return window_ > window && now - epoch_began_ > std::max(kUnusedAfter, 4 * round_trip);
 }
 
 uint64_t ReceiveHalf::Revoke(uint64_t window) {

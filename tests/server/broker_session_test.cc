@@ -538,7 +538,8 @@ TEST_F(ShortBudgetTest, WhatAGrownWindowDoesNotNeedIsRevokedForThoseWhoAreShort)
   std::thread receiver([&socket = peer, &data] { (void)socket.Receive(data.size()); });
   grown->Write(data);
   receiver.join();
-  // Time stands still: all of it went through within a round trip, and the window took what there was.
+  // Time stands still: all of it went through within a round trip, and the window took what there
+  // was.
   EVENTUALLY((Advance(session::kAckDelay), grown->edge() > data.size() + (512 << 10)));
   // The next one gets less than a window begins with. Meanwhile the first has needed nothing.
   Advance(absl::Seconds(5));
