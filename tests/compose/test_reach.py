@@ -10,6 +10,13 @@ def through_the_broker(stack, command):
     return stack.run("client", "sockbroker", "connect", "redis", "6379", input=f"{command}\r\nQUIT\r\n").stdout
 
 
+def test_what_docker_compose_up_shows_is_so(stack):
+    said = stack.run("client", "demo.sh").stdout
+    for shown in "serving\n", "+PONG\n", "Hello from nginx", "visit number", "over TLSv1.3", f"Hello, {stack.address('client', 'front')}.\n":
+        assert shown in said
+    assert said.endswith("== All of it worked.\n")
+
+
 @pytest.mark.parametrize("service", BACK_ENDS)
 def test_a_python_program_asks_each_back_end_through_the_broker(stack, service):
     said = stack.run("client", "ask.py", service).stdout
