@@ -39,8 +39,8 @@ MUTATIONS = [
      "connection->Unbind(out.taken(), out.Kept(out.taken().offset), applied_);",
      "connection->Unbind(out.taken(), absl::Cord(), applied_);"),
     ("what came during a handshake is written at once", "session/broker_session.h",
-     "bool holds() const { return connection_ == nullptr || upgrading(); }",
-     "bool holds() const { return connection_ == nullptr; }"),
+     "bool holds() const { return connection_ == nullptr || upgrading() || upgrade_at_ > 0; }",
+     "bool holds() const { return connection_ == nullptr || upgrade_at_ > 0; }"),
     ("bytes read ahead of an upgrade are not taken back", "session/broker_session.cc",
      "connection_->StartTls(mark.start_tls(), out.TakeBack(from));", "connection_->StartTls(mark.start_tls(), absl::Cord());"),
     ("what is held before the answer is acked", "session/broker_session.h",
@@ -51,6 +51,10 @@ MUTATIONS = [
      "SetPosition(channel->in.consumed(), bind->mutable_read());", "SetPosition(channel->in.received(), bind->mutable_read());"),
     ("a client reads on while an upgrade is under way", "session/client_session.cc",
      "if (channel == nullptr || channel->discard_from_.has_value()) return;", "if (channel == nullptr) return;"),
+    ("a pong makes no room for more data", "session/flight.cc",
+     "  arrived_ = mark.sent;\n", ""),
+    ("what was on its way when the link broke still counts on the next one", "session/mux.cc",
+     "  flight_ = Flight(least_flight_);\n", ""),
 ]
 
 

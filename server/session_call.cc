@@ -229,7 +229,7 @@ void SessionCall::OnOutput() {
 
 void SessionCall::Flush() {
   if (writing_ || disconnected_) return;
-  const absl::Cord batch = session_.NextBatch();
+  const absl::Cord batch = session_.NextBatch(loop()->Now());
   if (batch.empty()) return;
   sending_ = ToByteBuffer(batch);
   writing_ = true;

@@ -9,7 +9,6 @@ namespace sockbroker::session {
 namespace {
 
 constexpr std::size_t kHolderSize = 16;
-constexpr absl::Duration kPingInterval = absl::Seconds(1);
 
 Position FromProto(const v1::Position& position) { return {position.offset(), position.marks()}; }
 
@@ -28,6 +27,12 @@ google::rpc::Status StatusProto(const absl::Status& status) {
   detail.set_reason(absl::IsOutOfRange(status) ? v1::OFFSET_OUT_OF_RANGE : v1::SESSION_FAULT);
   proto.add_details()->PackFrom(detail);
   return proto;
+}
+
+void WritePing(uint64_t nonce, FrameWriter* writer) {
+  v1::BrokerFrame frame;
+  frame.mutable_ping()->set_nonce(nonce);
+  writer->Add(frame);
 }
 
 }  // namespace
@@ -49,7 +54,7 @@ void BrokerChannel::OnReadable() {
 void BrokerChannel::OnFlushed() {
   const uint64_t flushed = connection_->Flushed();
   if (flushed > in.consumed().offset) in.Consume(flushed - in.consumed().offset);
-  if (in.WantsLargerWindow(session_->now_, session_->round_trip_)) {
+  if (in.WantsLargerWindow(session_->now_, session_->mux_.round_trip())) {
     in.set_window(session_->host_->GrowWindow(connection_.get(), in.window()));
   }
   session_->mux_.AckLater(this);
@@ -234,8 +239,11 @@ void BrokerChannel::LetGo() {
 
 // --- BrokerSession
 
-absl::Cord BrokerSession::NextBatch() {
-  absl::Cord batch = mux_.NextBatch();
+BrokerSession::BrokerSession(Options options, Host* host)
+    : options_(std::move(options)), host_(host), mux_(&WritePing, options_.flight) {}
+
+absl::Cord BrokerSession::NextBatch(absl::Time now) {
+  absl::Cord batch = mux_.NextBatch(now);
   for (const uint32_t number : std::exchange(resume_, {})) {
     const auto found = channels_.find(number);
     if (found == channels_.end()) continue;
@@ -261,19 +269,15 @@ absl::Status BrokerSession::OnMessage(absl::Cord message, absl::Time now) {
     }
   }
   if (!reader.status().ok()) return reader.status();
-  if (greeted_ && now - pinged_at_ >= kPingInterval) {
-    pinged_at_ = now;
-    v1::BrokerFrame frame;
-    frame.mutable_ping()->set_nonce(++ping_nonce_);
-    mux_.Control(frame);
-  }
+  if (greeted_) mux_.PingIfDue(now);
   Notify();
   return absl::OkStatus();
 }
 
 void BrokerSession::RevokeUnused(uint64_t window, absl::Time now) {
   for (auto& [number, channel] : channels_) {
-    if (channel->connection_ == nullptr || !channel->in.HasUnusedWindow(window, now, round_trip_)) {
+    if (channel->connection_ == nullptr ||
+        !channel->in.HasUnusedWindow(window, now, mux_.round_trip())) {
       continue;
     }
     channel->Revoke(window);
@@ -368,9 +372,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
       return absl::OkStatus();
     }
     case Frame::kPong:
-      if (frame->pong().nonce() == ping_nonce_) {
-        round_trip_ = std::max(now_ - pinged_at_, absl::Microseconds(100));
-      }
+      mux_.OnPong(frame->pong().nonce(), now_);
       return absl::OkStatus();
     default:
       if (frame->optional()) return absl::OkStatus();

@@ -3,7 +3,7 @@
 //
 //   BrokerSession session(options, &host);
 //   absl::Status status = session.OnMessage(message, now);  // a fault of the session: end the
-//   stream with it while (link_free && session.HasOutput()) link.Write(session.NextBatch());
+//   stream with it while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
 //   session.OnLinkDown();                                    // every connection goes back to its
 //   lease
 //
@@ -174,6 +174,8 @@ class BrokerSession {
     uint64_t incarnation = 0;
     uint64_t initial_window = 64 * 1024;
     uint32_t max_channels = 100'000;
+    // How much data may be on its way at least, see Flight.
+    uint64_t flight = Flight::kLeast;
   };
 
   // Does what frames ask for. Answers come by Opened, Bound, Accepted and Failed, at once or later,
@@ -193,7 +195,7 @@ class BrokerSession {
     virtual void ShrinkWindow(BrokerConnection* connection, uint64_t window) = 0;
   };
 
-  BrokerSession(Options options, Host* host) : options_(std::move(options)), host_(host) {}
+  BrokerSession(Options options, Host* host);
   // OnLinkDown must have been called.
   ~BrokerSession() = default;
 
@@ -201,7 +203,7 @@ class BrokerSession {
   // stands for.
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
-  absl::Cord NextBatch();
+  absl::Cord NextBatch(absl::Time now);
   // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay
   // after this became true.
   bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
@@ -270,11 +272,7 @@ class BrokerSession {
   absl::flat_hash_map<uint32_t, std::unique_ptr<BrokerChannel>> channels_;
   absl::flat_hash_set<uint32_t> listening_;
   std::vector<uint32_t> resume_;  // channels whose upgrade need not wait any more
-  // The round trip, measured by a ping a second while there is traffic.
   absl::Time now_ = absl::InfinitePast();
-  absl::Time pinged_at_ = absl::InfinitePast();
-  uint64_t ping_nonce_ = 0;
-  absl::Duration round_trip_ = absl::Milliseconds(1);
 };
 
 }  // namespace sockbroker::session

@@ -7,7 +7,6 @@ namespace sockbroker::session {
 namespace {
 
 constexpr uint64_t kMaxWindow = 16 << 20;
-constexpr absl::Duration kPingInterval = absl::Seconds(1);
 
 Position FromProto(const v1::Position& position) { return {position.offset(), position.marks()}; }
 
@@ -18,6 +17,12 @@ void SetPosition(Position position, v1::Position* proto) {
 
 const std::string& RequestId(const v1::Open& open) {
   return open.has_tcp() ? open.tcp().request_id() : open.unix().request_id();
+}
+
+void WritePing(uint64_t nonce, FrameWriter* writer) {
+  v1::ClientFrame frame;
+  frame.mutable_ping()->set_nonce(nonce);
+  writer->Add(frame);
 }
 
 }  // namespace
@@ -95,7 +100,7 @@ void ClientChannel::Detach() {
 
 void ClientChannel::Consume(uint64_t bytes) {
   in.Consume(bytes);
-  if (in.WantsLargerWindow(session_->now_, session_->round_trip_)) {
+  if (in.WantsLargerWindow(session_->now_, session_->mux_.round_trip())) {
     in.set_window(std::min(2 * in.window(), kMaxWindow));
   }
   if (MaySpeak()) {
@@ -156,6 +161,9 @@ bool ClientChannel::WriteEnd(FrameWriter* writer) {
 }
 
 // --- ClientSession
+
+ClientSession::ClientSession(std::string holder, uint64_t window, uint64_t flight)
+    : holder_(std::move(holder)), window_(window), mux_(&WritePing, flight) {}
 
 void ClientSession::Notify() {
   if (up_ && on_output_ && (mux_.HasOutput() || mux_.HasPendingAcks())) on_output_();
@@ -407,12 +415,7 @@ absl::Status ClientSession::OnMessage(absl::Cord message, absl::Time now) {
     }
   }
   if (!reader.status().ok()) return reader.status();
-  if (welcome_ && now - pinged_at_ >= kPingInterval) {
-    pinged_at_ = now;
-    v1::ClientFrame frame;
-    frame.mutable_ping()->set_nonce(++ping_nonce_);
-    mux_.Control(frame);
-  }
+  if (welcome_) mux_.PingIfDue(now);
   Notify();
   return absl::OkStatus();
 }
@@ -608,9 +611,7 @@ absl::Status ClientSession::OnFrame(v1::BrokerFrame* frame) {
       break;
     }
     case Frame::kPong:
-      if (frame->pong().nonce() == ping_nonce_) {
-        round_trip_ = std::max(now_ - pinged_at_, absl::Microseconds(100));
-      }
+      mux_.OnPong(frame->pong().nonce(), now_);
       break;
     default:
       if (frame->optional()) break;

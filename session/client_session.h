@@ -5,7 +5,7 @@
 //   ClientChannel* channel = session.Open(request, &listener);
 //   channel->Write(absl::Cord("hello"));
 //   session.OnLinkUp();                                   // Hello, then every channel: opened, or
-//   bound again while (link_free && session.HasOutput()) link.Write(session.NextBatch());
+//   bound again while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
 //   absl::Status status = session.OnMessage(message, now);
 //   session.OnLinkDown();                                 // nothing is lost: what was not acked is
 //   kept
@@ -172,8 +172,9 @@ class ClientChannel final : public MuxChannel {
 class ClientSession {
  public:
   // `holder`: 16 random bytes, drawn once per process (or whatever else must not be two).
-  explicit ClientSession(std::string holder, uint64_t window = 64 * 1024)
-      : holder_(std::move(holder)), window_(window) {}
+  // `flight`: how much data may be on its way at least, see Flight.
+  explicit ClientSession(std::string holder, uint64_t window = 64 * 1024,
+                         uint64_t flight = Flight::kLeast);
 
   // The listener must outlive the channel, which lives until the listener's last call. `request_id`
   // of the request should be set: without one, an Open whose answer is lost can't be asked for
@@ -194,7 +195,7 @@ class ClientSession {
   // An error: the stream is of no use any more; end it, and make another.
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
-  absl::Cord NextBatch() { return mux_.NextBatch(); }
+  absl::Cord NextBatch(absl::Time now) { return mux_.NextBatch(now); }
   // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay
   // after this became true.
   bool HasPendingAcks() const { return mux_.HasPendingAcks(); }
@@ -255,9 +256,6 @@ class ClientSession {
   absl::flat_hash_map<uint32_t, Listening*> listening_by_number_;
   uint32_t next_listening_id_ = 1;
   absl::Time now_ = absl::InfinitePast();
-  absl::Time pinged_at_ = absl::InfinitePast();
-  uint64_t ping_nonce_ = 0;
-  absl::Duration round_trip_ = absl::Milliseconds(1);
 };
 
 }  // namespace sockbroker::session

@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace sockbroker::session {
+namespace {
+
+// Who sends so much in a turn moves bulk, and is not taken for somebody with little to say before
+// so many turns later: a bulk transfer also has small turns.
+constexpr std::size_t kBulkyTurn = kTurn / 4;
+constexpr int kBulkyTurns = 16;
+
+}  // namespace
 
 void Mux::AckLater(MuxChannel* channel) {
   MuxChannel::AckEntry& entry = channel->ack;
@@ -38,8 +46,18 @@ void Mux::AckNow(MuxChannel* channel) {
   control_.AddAck(channel->number, taken, channel->in.TakeAck(taken), channel->Flushed());
 }
 
+void Mux::DropControl() {
+  control_ = FrameWriter();
+  flight_ = Flight(least_flight_);
+}
+
+void Mux::PingIfDue(absl::Time now) {
+  if (flight_.PingDue(now)) write_ping_(flight_.Ping(now), &control_);
+}
+
 bool Mux::Turn(MuxChannel* channel, FrameWriter* writer) {
   std::size_t left = kTurn;
+  if (channel->bulky > 0) channel->bulky--;
   while (left > 0) {
     if (const std::optional<Position> mark = channel->out.TakeMark()) {
       channel->WriteMark(*mark, writer);
@@ -48,6 +66,7 @@ bool Mux::Turn(MuxChannel* channel, FrameWriter* writer) {
     if (std::optional<SendHalf::Data> data = channel->out.TakeData(left)) {
       writer->AddData(channel->number, data->offset, data->bytes);
       left -= data->bytes.size();
+      if (kTurn - left >= kBulkyTurn) channel->bulky = kBulkyTurns;
       channel->OnSent();
       continue;
     }
@@ -67,18 +86,30 @@ bool Mux::Turn(MuxChannel* channel, FrameWriter* writer) {
   return true;
 }
 
-absl::Cord Mux::NextBatch() {
+absl::Cord Mux::NextBatch(absl::Time now) {
+  flight_.Begin(now);
   FrameWriter writer = std::exchange(control_, FrameWriter());
   while (MuxChannel::AckEntry* entry = acks_.Next()) {
     MuxChannel* channel = entry->channel;
     const Position taken = channel->Taken();
     writer.AddAck(channel->number, taken, channel->in.TakeAck(taken), channel->Flushed());
   }
-  while (writer.size() < kBatch) {
+  // Small messages while somebody waits behind them: each is dealt with in one go.
+  const std::size_t batch = std::min<uint64_t>(kBatch, flight_.limit() / 4);
+  while (writer.size() < batch && !ready_.empty()) {
+    if (flight_.room() == 0) {
+      flight_.HeldBack();
+      break;
+    }
+    const std::size_t before = writer.size();
     MuxChannel* channel = ready_.Next();
-    if (channel == nullptr) break;
+    const bool light = channel->bulky == 0;
     if (Turn(channel, &writer)) ready_.AddAgain(channel);
+    const std::size_t size = writer.size() - before;
+    flight_.Sent(size);
+    if (light && size > 0 && size < kBulkyTurn) flight_.Share(now);
   }
+  if (flight_.PingDue()) write_ping_(flight_.Ping(now), &writer);
   return writer.Take();
 }
 

@@ -1,10 +1,11 @@
 // Mux: what one end of a session has to say, as messages. Control frames go first, then acks, then
-// data in fair turns; what is ready when the link takes the next message goes together.
+// data in fair turns, as much as may be on its way; what is ready when the link takes the next
+// message goes together.
 //
 //   mux.Control(frame);                        // an answer, a fence: in order, before any data
 //   mux.Ready(channel);                        // it has (or may have) something to send
 //   mux.AckLater(channel);                     // its receive side may have something to tell
-//   while (link_free && mux.HasOutput()) link.Write(mux.NextBatch());
+//   while (link_free && mux.HasOutput()) link.Write(mux.NextBatch(now));
 //
 // Both ends are made of this: the broker's channels refill from sockets, the client's from their
 // applications.
@@ -15,6 +16,7 @@
 
 #include "absl/strings/cord.h"
 #include "session/fair_queue.h"
+#include "session/flight.h"
 #include "session/frame_codec.h"
 #include "session/receive_half.h"
 #include "session/send_half.h"
@@ -62,6 +64,8 @@ class MuxChannel {
   virtual uint64_t Flushed() const { return 0; }
 
   FairQueueHook hook;
+  // Turns to go until it counts as one of those that have little to say.
+  int bulky = 0;
   // A second queue needs a second hook.
   struct AckEntry {
     FairQueueHook hook;
@@ -72,6 +76,11 @@ class MuxChannel {
 
 class Mux {
  public:
+  // `write_ping`: each end has a frame of its own for it. `flight`: see Flight.
+  using WritePing = void(uint64_t nonce, FrameWriter* writer);
+  explicit Mux(WritePing* write_ping, uint64_t flight = Flight::kLeast)
+      : write_ping_(write_ping), least_flight_(flight), flight_(flight) {}
+
   // In front of everything else, in the order of the calls.
   template <typename Frame>
   void Control(const Frame& frame) {
@@ -86,19 +95,29 @@ class Mux {
   // some 50 ms after HasPendingAcks became true.
   void AckPending();
   bool HasPendingAcks() const { return !pending_acks_.empty(); }
-  // The link is down: what was to be said on it is void.
-  void DropControl() { control_ = FrameWriter(); }
+  // The link is down: what was to be said on it is void, and nothing is on its way any more.
+  void DropControl();
   // It sends nothing any more.
   static void Forget(MuxChannel* channel);
 
-  bool HasOutput() const { return !control_.empty() || !acks_.empty() || !ready_.empty(); }
+  // The round trip is measured now and then, while there is traffic.
+  void PingIfDue(absl::Time now);
+  void OnPong(uint64_t nonce, absl::Time now) { flight_.OnPong(nonce, now); }
+  absl::Duration round_trip() const { return flight_.round_trip(); }
+
+  bool HasOutput() const {
+    return !control_.empty() || !acks_.empty() || (!ready_.empty() && flight_.room() > 0);
+  }
   // The next message, about kBatch bytes; empty when there was nothing to send after all.
-  absl::Cord NextBatch();
+  absl::Cord NextBatch(absl::Time now);
 
  private:
   // One turn. True if the channel has more to send.
   static bool Turn(MuxChannel* channel, FrameWriter* writer);
 
+  WritePing* const write_ping_;
+  const uint64_t least_flight_;
+  Flight flight_;
   FrameWriter control_;
   FairQueue<MuxChannel> ready_;
   FairQueue<MuxChannel::AckEntry> acks_;

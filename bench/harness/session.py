@@ -16,12 +16,12 @@ OURS = "session"
 TIMEOUT = 120  # seconds
 
 
-def _start_broker(servers, machine, *flags):
+def start_broker(servers, machine, *flags):
     return servers.start_as_is(str(machine.build_dir / "sockbrokerd"), "--listen", f"unix:{servers.path('broker.sock')}",
                                "--log-level", "warn", *flags)
 
 
-def _port(server):
+def port_of(server):
     return server.address.rsplit(":", 1)[1]
 
 
@@ -43,13 +43,13 @@ class Echo:
         cases = []
         with Servers(machine) as servers:
             target = servers.start(machine.program("bench_engine_server"), "echo")
-            broker = _start_broker(servers, machine)
-            each = servers.start_as_is(machine.program("bench_stream_proxy"), f"unix:{servers.path('each.sock')}", _port(target))
+            broker = start_broker(servers, machine)
+            each = servers.start_as_is(machine.program("bench_stream_proxy"), f"unix:{servers.path('each.sock')}", port_of(target))
             bare = servers.start_as_is(machine.program("bench_stream_proxy"), f"unix:{servers.path('bare.sock')}")
             turn = plan.turn(4 * len(options.connections))
 
             def loader(mode, server, count):
-                return lambda seconds: json.loads(machine.load(through, mode, server.address, _port(target), server.pid, str(count),
+                return lambda seconds: json.loads(machine.load(through, mode, server.address, port_of(target), server.pid, str(count),
                                                                str(options.size), f"{seconds:.3f}"))
 
             for count in options.connections:
@@ -112,10 +112,10 @@ class Idle:
                                      "fewer by --connections") from error
         with Servers(machine) as servers:
             target = servers.start(machine.program("bench_engine_server"), "echo")
-            broker = _start_broker(servers, machine, "--loops", "1")
+            broker = start_broker(servers, machine, "--loops", "1")
 
             def opened(count):
-                client = subprocess.Popen([machine.program("bench_session_load"), "idle", broker.address, _port(target), broker.pid,
+                client = subprocess.Popen([machine.program("bench_session_load"), "idle", broker.address, port_of(target), broker.pid,
                                            str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                 ready, _, _ = select.select([client.stdout], [], [], TIMEOUT)
                 if not ready or client.stdout.readline().strip() != "ready":

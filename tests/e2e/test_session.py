@@ -32,7 +32,11 @@ class Session:
         with contextlib.suppress(grpc.RpcError):
             for message in self._call:
                 for frame in message.frames:
-                    self._frames.put(frame)
+                    if frame.HasField("ping"):
+                        # Behind much data the broker waits for it.
+                        self.send(pong={"nonce": frame.ping.nonce})
+                    else:
+                        self._frames.put(frame)
         self._frames.put(None)
 
     def send(self, **frame):
@@ -47,12 +51,12 @@ class Session:
         return frame
 
     def expect(self, kind):
-        """The next frame of that kind; acks and pings may come in between."""
+        """The next frame of that kind; acks may come in between."""
         while True:
             frame = self.next()
             if frame.WhichOneof("frame") == kind:
                 return getattr(frame, kind)
-            assert frame.WhichOneof("frame") in ("ack", "ping"), frame
+            assert frame.WhichOneof("frame") == "ack", frame
 
     def cut(self):
         self._call.cancel()

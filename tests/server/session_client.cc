@@ -37,7 +37,7 @@ struct SessionClient::Link : grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   }
   void Send() {
     if (writing || down || !client->session_.HasOutput()) return;
-    const absl::Cord batch = client->session_.NextBatch();
+    const absl::Cord batch = client->session_.NextBatch(absl::Now());
     if (batch.empty()) return;
     sending = ToByteBuffer(batch);
     writing = true;

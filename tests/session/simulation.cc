@@ -166,8 +166,8 @@ class Application final : public ClientListener {
 
 class Client final : public AcceptListener {
  public:
-  Client(World* world, std::string holder, uint64_t window)
-      : world_(world), holder_(holder), session(std::move(holder), window) {}
+  Client(World* world, std::string holder, uint64_t window, uint64_t flight)
+      : world_(world), holder_(holder), session(std::move(holder), window, flight) {}
   ClientListener* OnAccepted(ClientChannel* channel, const v1::Connection& connection) override;
   void OnFailed(const google::rpc::Status&) override {}
 
@@ -265,6 +265,7 @@ class World {
   int faults_ = 0;
   uint64_t window_ = 0;
   uint64_t initial_window_ = 0;
+  uint64_t flight_ = 0;
   int next_id_ = 1;
   std::vector<std::unique_ptr<Client>> clients_;
 };
@@ -709,7 +710,7 @@ Script World::RandomScript() {
 Client* World::NewClient() {
   std::string holder = absl::StrCat("holder", ++next_id_);
   holder.resize(16, '-');
-  clients_.push_back(std::make_unique<Client>(this, holder, 1024 + Below(8) * 4096));
+  clients_.push_back(std::make_unique<Client>(this, holder, 1024 + Below(8) * 4096, flight_));
   return clients_.back().get();
 }
 
@@ -719,6 +720,7 @@ void World::Connect(Client* client) {
   BrokerSession::Options options;
   options.incarnation = incarnation;
   options.initial_window = initial_window_;
+  options.flight = flight_;
   client->broker = std::make_unique<BrokerSession>(options, client->host.get());
   client->session.OnLinkUp();
 }
@@ -741,14 +743,14 @@ void World::StepLink(Client* client) {
     case 0:
       if (OneIn(8)) client->session.AckPending();
       if (client->session.HasOutput() && client->to_broker.size() < 4) {
-        absl::Cord message = client->session.NextBatch();
+        absl::Cord message = client->session.NextBatch(now);
         if (!message.empty()) client->to_broker.push_back(std::move(message));
       }
       break;
     case 1:
       if (OneIn(8)) client->broker->AckPending();
       if (client->broker->HasOutput() && client->to_client.size() < 4) {
-        absl::Cord message = client->broker->NextBatch();
+        absl::Cord message = client->broker->NextBatch(now);
         if (!message.empty()) client->to_client.push_back(std::move(message));
       }
       break;
@@ -889,6 +891,7 @@ bool World::Finished() const {
 SimulationResult World::Run() {
   window_ = 512 + Below(16) * 2048;
   initial_window_ = Below(3) == 0 ? 64 * 1024 : 256 + Below(4096);
+  flight_ = OneIn(2) ? Flight::kLeast : 300 + Below(4096);
   // The broker reserves what it promises a client that does not wait for its answer.
   window_ = std::max(window_, initial_window_);
   Client* client = NewClient();

@@ -246,7 +246,7 @@ class ClientEnd final : public End {
 
   absl::Status Says(const std::string& session, const Value& frames) override {
     return CompareMessage<v1::ClientFrames, v1::ClientFrame>(
-        Of(session).session->NextBatch(), frames, Get(story_, "pings") != nullptr);
+        Of(session).session->NextBatch(now_), frames, Get(story_, "pings") != nullptr);
   }
   absl::Status Hears(const std::string& session, const Value& frames) override {
     Stream<ClientSession>& stream = Of(session);
@@ -280,7 +280,7 @@ class ClientEnd final : public End {
     for (auto& [name, stream] : streams_) {
       if (!stream.fault.ok()) return stream.fault;
       if (absl::Status status = CompareMessage<v1::ClientFrames, v1::ClientFrame>(
-              stream.session->NextBatch(), {}, false);
+              stream.session->NextBatch(now_), {}, false);
           !status.ok()) {
         return status;
       }
@@ -446,7 +446,7 @@ class BrokerEnd final : public End {
 
   absl::Status Says(const std::string& session, const Value& frames) override {
     return CompareMessage<v1::BrokerFrames, v1::BrokerFrame>(
-        Of(session).session->NextBatch(), frames, Get(story_, "pings") != nullptr);
+        Of(session).session->NextBatch(now_), frames, Get(story_, "pings") != nullptr);
   }
   absl::Status Hears(const std::string& session, const Value& frames) override {
     Stream<BrokerSession>& stream = Of(session);
@@ -495,7 +495,7 @@ class BrokerEnd final : public End {
     for (auto& [name, stream] : streams_) {
       if (!stream.fault.ok()) return stream.fault;
       if (absl::Status status = CompareMessage<v1::BrokerFrames, v1::BrokerFrame>(
-              stream.session->NextBatch(), {}, false);
+              stream.session->NextBatch(now_), {}, false);
           !status.ok()) {
         return status;
       }

@@ -129,7 +129,7 @@ void Link::FlushLater() {
 void Link::Flush() {
   if (session_.HasPendingAcks() && !ack_timer_.armed()) ack_timer_.SetAfter(session::kAckDelay);
   if (call_ == nullptr || writing_ || !session_.HasOutput()) return;
-  absl::Cord batch = session_.NextBatch();
+  absl::Cord batch = session_.NextBatch(loop_->Now());
   if (batch.empty()) return;
   writing_ = true;
   call_->Write(std::move(batch));

@@ -204,7 +204,7 @@ class MemoryBroker::Call final : public internal::SessionCall {
       if (down_ || frozen()) return;
       session.AckPending();
       if (!session.HasOutput()) return;
-      absl::Cord message = session.NextBatch();
+      absl::Cord message = session.NextBatch(loop_->Now());
       if (session.HasOutput()) PumpLater();
       if (!message.empty()) listener_->OnMessage(std::move(message));
     });

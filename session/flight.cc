@@ -1,0 +1,35 @@
+#include "session/flight.h"
+
+#include <algorithm>
+
+namespace sockbroker::session {
+
+uint64_t Flight::Ping(absl::Time now) {
+  last_ping_ = now;
+  pinged_ = sent_;
+  marks_.push_back({++nonce_, sent_, now});
+  return nonce_;
+}
+
+void Flight::OnPong(uint64_t nonce, absl::Time now) {
+  // They come in order; whatever else comes is nobody's.
+  if (marks_.empty() || marks_.front().nonce != nonce) return;
+  const Mark mark = marks_.front();
+  marks_.pop_front();
+  arrived_ = mark.sent;
+  round_trip_ = std::max(now - mark.at, absl::Microseconds(100));
+  shortest_ = std::min(shortest_, round_trip_);
+  if (shared_ && mark.sent > changed_at_) Adapt();
+}
+
+void Flight::Adapt() {
+  uint64_t limit = limit_;
+  if (held_back_ && round_trip_ < 2 * shortest_) limit = std::min(2 * limit, kMost);
+  if (round_trip_ > 4 * shortest_) limit = std::max(limit / 2, least_);
+  held_back_ = false;
+  if (limit == limit_) return;
+  limit_ = limit;
+  changed_at_ = sent_;
+}
+
+}  // namespace sockbroker::session
