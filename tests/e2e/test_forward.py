@@ -1,6 +1,7 @@
 """`sockbroker forward` between real programs: ssh's -L, -R, -D and -W with a broker in place of the far end."""
 
 import contextlib
+import getpass
 import hashlib
 import json
 import os
@@ -394,6 +395,64 @@ def test_stdio_ends_when_nobody_reads_stdout(start_cli, python_peer):
     process.stdout.read(10)
     process.stdout.close()
     assert process.wait(PATIENCE) == 141
+
+
+@pytest.fixture
+def ssh(directory, python_peer):
+    """ssh(address): the words of an ssh to a real sshd of our own, through the broker at `address` by a ProxyCommand."""
+    host_key, key = directory / "host_key", directory / "key"
+    for path in (host_key, key):
+        subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    if os.geteuid() == 0:
+        # Where a root's sshd locks its unprivileged part in; its service makes it.
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    settings = [f"HostKey={host_key}", f"AuthorizedKeysFile={key}.pub", "StrictModes=no", "UsePAM=no", "PidFile=none",
+                "PasswordAuthentication=no", "KbdInteractiveAuthentication=no", "LogLevel=ERROR"]
+    sshd = [program("sshd"), "-i", "-e", "-f", "/dev/null", *(word for setting in settings for word in ("-o", setting))]
+
+    def serve(s):
+        # As inetd does: one process per connection, and no port of sshd's own.
+        with open(directory / "sshd.log", "ab") as log:
+            subprocess.run(sshd, stdin=s, stdout=s, stderr=log, check=False)
+
+    peer = python_peer(serve)
+
+    def words(address, *command):
+        options = [f"ProxyCommand={SOCKBROKER} -b {address} forward -W %h:%p", "StrictHostKeyChecking=no",
+                   f"UserKnownHostsFile={directory}/known_hosts", "IdentitiesOnly=yes", "BatchMode=yes", "LogLevel=ERROR"]
+        return [program("ssh"), "-F", "none", "-i", str(key), "-p", str(peer.port),
+                *(word for option in options for word in ("-o", option)), f"{getpass.getuser()}@{peer.host}", *command]
+
+    return words
+
+
+def test_ssh_runs_a_command_by_a_proxy_command(ssh, broker):
+    ran = subprocess.run(ssh(broker.addresses[0], "echo hello; cat; exit 7"), input=b"from here", capture_output=True,
+                         timeout=PATIENCE, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"hello\nfrom here", b"")
+
+
+def test_ssh_copies_a_mebibyte_though_the_link_to_the_broker_breaks_in_the_middle(ssh, broker):
+    data = os.urandom(1 << 20)
+    half = len(data) // 2
+    link = BreakableLink(broker.addresses[1])
+    try:
+        with subprocess.Popen(ssh(link.address, "cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as process:
+            try:
+                sender = threading.Thread(target=lambda: (process.stdin.write(data[:half]), process.stdin.flush()))
+                sender.start()
+                assert process.stdout.read(half) == data[:half]
+                sender.join()
+                before = link.relayed
+                link.cut()
+                rest, err = process.communicate(data[half:], timeout=PATIENCE)
+                assert (process.returncode, rest == data[half:]) == (0, True), err
+                assert link.relayed > before
+            finally:
+                process.kill()
+    finally:
+        link.close()
 
 
 # --- the link to the broker -----------------------------------------------------------------------------------------------
