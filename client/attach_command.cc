@@ -125,6 +125,7 @@ class AttachRun {
       handle_ = std::move(named->handle);
     }
     streams::EventLoop loop;
+    loop.EnableDispatch();
     return loop.RunUntilComplete(Main());
   }
 

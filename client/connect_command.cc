@@ -232,6 +232,7 @@ class ConnectRun {
       return PrintDetached(connection);
     }
     streams::EventLoop loop;
+    loop.EnableDispatch();
     return loop.RunUntilComplete(Talk(std::move(request), std::move(connection)));
   }
 

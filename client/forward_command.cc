@@ -135,6 +135,7 @@ class ForwardRun {
     RaiseDescriptorLimit();
     const Interrupt::Subscription subscription(interrupt_,
                                                [this] { loop_.Post([this] { stop_.Cancel(); }); });
+    loop_.EnableDispatch();
     const int status = loop_.RunUntilComplete(Main());
     if (bridge_ == nullptr) return status;
     const bool delivered = bridge_->Finish(interrupt_->raised());

@@ -149,6 +149,7 @@ class ListenRun {
     if (!tls.ok()) return FailWith(tls.status());
     tls_ = *std::move(tls);
     streams::EventLoop loop;
+    loop.EnableDispatch();
     return loop.RunUntilComplete(Main());
   }
 

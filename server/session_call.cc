@@ -21,6 +21,9 @@ using streams::Task;
 
 // Messages that may wait for the loop before gRPC is asked for the next one.
 constexpr std::size_t kAhead = 4;
+// From here on the next message is asked for before one is handled, so that it arrives meanwhile. A
+// small one is handled first: asking makes gRPC send a window update at once, ahead of it.
+constexpr std::size_t kBulk = 16 * 1024;
 // Connections that are waited for at once, whatever the credits.
 constexpr std::size_t kMaxAcceptors = 64;
 
@@ -104,16 +107,16 @@ void SessionCall::OnReadDone(bool ok) {
   }
   absl::Cord message = ToCord(received_);
   received_.Clear();
+  const bool bulk = message.size() >= kBulk;
   bool read_next = false;
   bool post = false;
   {
     const std::lock_guard lock(inbox_.mutex);
     inbox_.messages.push_back(std::move(message));
-    read_next = inbox_.messages.size() < kAhead;
+    read_next = bulk && inbox_.messages.size() < kAhead;
     inbox_.reading_waits = !read_next;
     post = !std::exchange(inbox_.posted, true);
   }
-  // First: the next message then arrives while this thread runs the loop for this one.
   if (read_next) StartRead(&received_);
   if (post) OnLoop([this] { TakeMessages(); });
 }
@@ -199,8 +202,10 @@ void SessionCall::TakeMessages() {
       inbox_.messages.pop_front();
       read_next = std::exchange(inbox_.reading_waits, false);
     }
-    if (read_next) StartRead(&received_);
+    const bool bulk = message.size() >= kBulk;
+    if (read_next && bulk) StartRead(&received_);
     OnMessage(std::move(message));
+    if (read_next && !bulk && !disconnected_) StartRead(&received_);
   }
   OnLoop([this] { TakeMessages(); });
 }

@@ -228,5 +228,6 @@ int main(int argc, char** argv) {
   bench::Meter meter(std::atoi(argv[4]), idle ? 0 : std::atof(argv[7]));
   if (mode == "stream") bench::RunStreams(address, count, size, &meter);
   streams::EventLoop loop;
+  loop.EnableDispatch();
   loop.RunUntilComplete(bench::RunSession(address, port, count, size, idle ? nullptr : &meter));
 }

@@ -17,6 +17,9 @@ namespace internal {
 // The thread behind a blocking::Broker and all that came of it.
 class Runtime {
  public:
+  // Whoever calls, and gRPC's threads, run the loop themselves while it has nothing else to do.
+  Runtime() { thread_.loop()->EnableDispatch(); }
+
   streams::EventLoop* loop() const { return thread_.loop(); }
 
   // Runs what `make` gives, on the loop. `make` itself is called there.

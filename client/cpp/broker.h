@@ -11,7 +11,8 @@
 //     ...
 //
 // For coroutines of one event loop; blocking.h is the same for plain threads. A handle: copies
-// share the link, which lives as long as any of them, or a connection or server of theirs.
+// share the link, which lives as long as any of them, or a connection or server of theirs. Round
+// trips are shortest on a loop that allows other threads to run it: EventLoop::EnableDispatch.
 #pragma once
 
 #include <cstdint>
