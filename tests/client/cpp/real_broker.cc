@@ -13,7 +13,7 @@ namespace sockbroker::client {
 
 using streams::Task;
 
-RealBroker::RealBroker() {
+RealBroker::RealBroker(std::shared_ptr<grpc::ServerCredentials> tls) : tls_(std::move(tls)) {
   // Held to the end of the process: see tests/server/broker_fixture.cc.
   static const bool grpc_held = (grpc_init(), true);
   (void)grpc_held;
@@ -27,10 +27,12 @@ void RealBroker::Start() {
   options.loops = 2;
   options.broker_id_seed = "test";
   options.descriptors = &budget_;
+  options.allow_all = tls_ != nullptr;
   broker_ = std::make_unique<server::Broker>(std::move(options));
   grpc::ServerBuilder builder;
   builder.RegisterService(broker_->service());
   builder.AddListeningPort(address(), grpc::InsecureServerCredentials());
+  if (tls_ != nullptr) builder.AddListeningPort("127.0.0.1:0", tls_, &tls_port_);
   server_ = builder.BuildAndStart();
   EXPECT_NE(server_, nullptr);
 }

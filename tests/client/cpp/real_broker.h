@@ -9,6 +9,7 @@
 //   real.Restart();                                      // another incarnation
 #pragma once
 
+#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 
 #include <cstddef>
@@ -28,11 +29,14 @@ namespace sockbroker::client {
 
 class RealBroker {
  public:
-  RealBroker();
+  // `tls`: also listens on loopback, with these; whoever has a certificate may open anything.
+  explicit RealBroker(std::shared_ptr<grpc::ServerCredentials> tls = nullptr);
   ~RealBroker();
 
   std::string path() const { return directory_.path("broker.sock"); }
   std::string address() const { return "unix:" + path(); }
+  // With `tls`.
+  std::string tls_address() const { return "127.0.0.1:" + std::to_string(tls_port_); }
   std::string file(const std::string& name) const { return directory_.path(name); }
   server::Broker& broker() { return *broker_; }
   void Stop();
@@ -44,6 +48,8 @@ class RealBroker {
 
  private:
   server::TemporaryDirectory directory_;
+  const std::shared_ptr<grpc::ServerCredentials> tls_;
+  int tls_port_ = 0;
   server::DescriptorBudget budget_{100'000};
   std::unique_ptr<server::Broker> broker_;
   std::unique_ptr<grpc::Server> server_;
