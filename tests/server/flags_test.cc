@@ -91,8 +91,8 @@ TEST(Flags, MistakesAreNamedAndPointToHelp) {
 }
 
 TEST(Flags, MutualTlsTakesItsThreeFilesTogether) {
-  const Flags flags =
-      Parsed({"--tls-cert=c", "--tls-key", "k", "--tls-client-ca=a", "--allow-all"});
+  const Flags flags = Parsed({"--listen=0.0.0.0:7400", "--tls-cert=c", "--tls-key", "k",
+                              "--tls-client-ca=a", "--allow-all"});
   EXPECT_EQ(flags.tls_cert, "c");
   EXPECT_EQ(flags.tls_key, "k");
   EXPECT_EQ(flags.tls_client_ca, "a");
