@@ -1,7 +1,7 @@
 """The benchmarks by name. Each module has SUMMARY, add_options(parser), run(options, machine, plan) -> result for
 --json, and table(result) -> text."""
 
-from harness import beside, engine_echo, forward, rpc, session, throughput, tls_throughput
+from harness import beside, engine_echo, forward, longhaul, rpc, session, throughput, tls_throughput
 
 ALL = {
     "engine-echo": engine_echo,
@@ -13,4 +13,5 @@ ALL = {
     "idle": session.Idle,
     "stalled": beside.Stalled,
     "mixed": beside.Mixed,
+    "longhaul": longhaul,
 }

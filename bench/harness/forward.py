@@ -130,12 +130,16 @@ class Place:
                 process.wait()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def through(self, address):
+        """What a client says to reach that address."""
+        return address
+
     def forward(self):
         address = f"unix:{self._directory}/broker.sock"
         build = self._machine.build_dir
         broker = self._start([build / "sockbrokerd", "--listen", address], stdout=subprocess.PIPE)
         broker.stdout.readline()
-        client = self._start([build / "sockbroker", "-b", address, "forward", "--json", "-L", f"0:127.0.0.1:{self.iperf_port}"],
+        client = self._start([build / "sockbroker", "-b", self.through(address), "forward", "--json", "-L", f"0:127.0.0.1:{self.iperf_port}"],
                              stderr=subprocess.PIPE)
         line = client.stderr.readline()
         if not line.startswith(b"{"):
@@ -146,7 +150,7 @@ class Place:
     def grpc(self):
         address = f"unix:{self._directory}/grpc.sock"
         self._start([self._machine.program("bench_rpc_bulk"), "serve", address], stdout=subprocess.PIPE).stdout.readline()
-        return address
+        return self.through(address)
 
     def ssh(self, cipher):
         sshd, client = self._directory / "sshd", self._directory / "client"
@@ -159,9 +163,10 @@ class Place:
         before = len(self._processes)
         sshd_port = self._on_a_free_port(
             lambda port: [_program("sshd"), "-D", "-e", "-f", "/dev/null", "-p", port, "-o", "ListenAddress=127.0.0.1", *flags])
+        sshd_port = self.through(f"127.0.0.1:{sshd_port}").rsplit(":", 1)[1]
         ciphers = [] if cipher is None else ["-c", cipher]
         port = self._on_a_free_port(
-            lambda port: [_program("ssh"), "-F", "none", "-N", *ciphers, "-i", client, "-p", str(sshd_port),
+            lambda port: [_program("ssh"), "-F", "none", "-N", *ciphers, "-i", client, "-p", sshd_port,
                           "-L", f"127.0.0.1:{port}:127.0.0.1:{self.iperf_port}"]
             + ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={self._directory}/known", "-o", "LogLevel=ERROR",
                "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes",
