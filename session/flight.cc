@@ -24,8 +24,10 @@ void Flight::OnPong(uint64_t nonce, absl::Time now) {
 
 void Flight::Adapt() {
   uint64_t limit = limit_;
-  if (held_back_ && round_trip_ < 2 * shortest_) limit = std::min(2 * limit, kMost);
-  if (round_trip_ > 4 * shortest_) limit = std::max(limit / 2, least_);
+  // The shortest may be one that had queued up too, as the first often is: what is near it says
+  // that the way is long, what is at a distance that there is a queue.
+  if (held_back_ && round_trip_ < 1.25 * shortest_) limit = std::min(2 * limit, kMost);
+  if (round_trip_ > 2 * shortest_) limit = std::max(limit / 2, least_);
   held_back_ = false;
   if (limit == limit_) return;
   limit_ = limit;

@@ -79,9 +79,9 @@ TEST_F(FlightTest, OnALongWayMoreAndMoreMayBeUnderWay) {
 TEST_F(FlightTest, ARoundTripThatGetsLongerWithTheDataIsAQueueAndLeavesTheLimitSmall) {
   FillAndAnswer(absl::Milliseconds(1));
   EXPECT_EQ(flight_.limit(), 2 * kLeast);
-  for (int i = 0; i < 12; ++i) FillAndAnswer(absl::Milliseconds(3));
+  for (int i = 0; i < 12; ++i) FillAndAnswer(absl::Microseconds(1500));
   EXPECT_EQ(flight_.limit(), 2 * kLeast);
-  for (int i = 0; i < 12; ++i) FillAndAnswer(absl::Milliseconds(9));
+  for (int i = 0; i < 12; ++i) FillAndAnswer(absl::Milliseconds(3));
   EXPECT_EQ(flight_.limit(), kLeast);
 }
 
