@@ -48,6 +48,7 @@ void RunInRealTime(Task<void> body, absl::Duration limit = kRealTimeLimit);
   GTEST_PRED_FORMAT1_(::testing::internal::MakePredicateFormatterFromMatcher(matcher), value, \
                       CO_FATAL_FAILURE_)
 #define CO_ASSERT_OK(status) CO_ASSERT_THAT(status, ::sockbroker::streams::IsOk())
+#define CO_SKIP() co_return GTEST_MESSAGE_("", ::testing::TestPartResult::kSkip)
 
 // --- implementation
 

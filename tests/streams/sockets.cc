@@ -1,6 +1,7 @@
 #include "tests/streams/sockets.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,15 @@ Descriptor BoundSocket(const std::string& host) {
   Descriptor fd(Check(socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
   Check(bind(fd.get(), address.data(), address.size()), "bind");
   return fd;
+}
+
+bool HasIpv6() {
+  const Descriptor fd(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in6 address = {};
+  address.sin6_family = AF_INET6;
+  address.sin6_addr = in6addr_loopback;
+  return fd.valid() &&
+         bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
 }
 
 Descriptor ListeningSocket(const std::string& host, int backlog) {

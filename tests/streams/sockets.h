@@ -23,6 +23,9 @@ Descriptor ListeningSocket(const std::string& host, int backlog = 16);
 Descriptor ConnectNow(const SocketAddress& address);
 int TryConnect(const SocketAddress& address);
 
+// Whether ::1 can be bound: containers often have no IPv6.
+bool HasIpv6();
+
 // A listener whose backlog is full: who connects to it waits until nobody knows when.
 class StalledListener {
  public:

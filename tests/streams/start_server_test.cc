@@ -95,6 +95,7 @@ CO_TEST_REAL(StartServerTest, AnAdoptedSocketMustBeAStreamSocket) {
 
 // Rows: 58, 59
 CO_TEST_REAL(StartServerTest, AnEmptyHostBindsEveryInterfaceWithOneSocketPerFamily) {
+  if (!HasIpv6()) CO_SKIP() << "no IPv6 on this machine";
   absl::StatusOr<Server> server = co_await StartServer(Echo, "", 0);
   CO_ASSERT_OK(server);
   EXPECT_THAT(Hosts(*server), UnorderedElementsAre("0.0.0.0", "::"));
@@ -113,6 +114,7 @@ CO_TEST_REAL(StartServerTest, AnEmptyListOfHostsIsTheSameAsAnEmptyHost) {
 
 // Rows: 59
 CO_TEST_REAL(StartServerTest, TheIpv6WildcardAloneTakesNoIpv4) {
+  if (!HasIpv6()) CO_SKIP() << "no IPv6 on this machine";
   absl::StatusOr<Server> server = co_await StartServer(Echo, "::", 0);
   CO_ASSERT_OK(server);
   const uint16_t port = server->sockets()[0].port();
@@ -122,6 +124,7 @@ CO_TEST_REAL(StartServerTest, TheIpv6WildcardAloneTakesNoIpv4) {
 
 // Rows: 60
 CO_TEST_REAL(StartServerTest, Port0GivesEachSocketAPortOfItsOwn) {
+  if (!HasIpv6()) CO_SKIP() << "no IPv6 on this machine";
   bool differed = false;
   for (int i = 0; i < 5; ++i) {
     absl::StatusOr<Server> server = co_await StartServer(
@@ -265,6 +268,7 @@ CO_TEST_REAL(StartServerTest, TheFamilyRestrictsWhatIsBound) {
 
 // Rows: 67
 CO_TEST_REAL(StartServerTest, WithoutThePassiveFlagNoHostMeansLoopback) {
+  if (!HasIpv6()) CO_SKIP() << "no IPv6 on this machine";
   StartServerOptions options;
   options.flags = 0;
   absl::StatusOr<Server> server = co_await StartServer(Echo, "", 0, options);
@@ -395,6 +399,7 @@ CO_TEST_REAL(StartServerTest, AnAdoptedSocketThatIsNotEvenBoundGetsAnAddressThat
 }
 
 CO_TEST_REAL(StartServerTest, SeveralAdoptedSocketsAreServedTogether) {
+  if (!HasIpv6()) CO_SKIP() << "no IPv6 on this machine";
   std::vector<Descriptor> sockets;
   sockets.push_back(ListeningSocket("127.0.0.1"));
   sockets.push_back(ListeningSocket("::1"));
