@@ -32,7 +32,7 @@ def add_options(parser):
 
 def run(options, machine, plan):
     machine.apart = False  # which program runs where is the kernel's choice
-    turn = max(plan.turn(len(CASES) * 5), 0.5)
+    turn = max(plan.turn(len(CASES) * 5), 1.0)  # iperf3 knows whole seconds only, and takes 0 for no end
     with Place(machine) as place:
         ways = {"direct": place.iperf_port, OURS: place.forward(), "ssh -L": place.ssh(None),
                 f"ssh -L, {options.cipher.split('@')[0]}": place.ssh(options.cipher)}
@@ -48,7 +48,7 @@ def run(options, machine, plan):
 def mover(place, way, port, flags, parallel):
     def move(seconds):
         before = place.processor_time(way)
-        command = [place.iperf, "-c", "127.0.0.1", "-p", str(port), "-t", f"{seconds:.2f}", "-J", "-P", str(parallel), *flags]
+        command = [place.iperf, "-c", "127.0.0.1", "-p", str(port), "-t", str(max(round(seconds), 1)), "-J", "-P", str(parallel), *flags]
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             result = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=seconds + 60)
