@@ -26,8 +26,9 @@ class Flight {
   // Half a millisecond's worth on a way within a machine.
   static constexpr uint64_t kLeast = 256 << 10;
   static constexpr uint64_t kMost = 64 << 20;
-  // After somebody had little to say for the last time.
-  static constexpr absl::Duration kSharedFor = absl::Seconds(1);
+  // After somebody had little to say for the last time: who says something less often can bear the
+  // few milliseconds that bulk alone makes him wait.
+  static constexpr absl::Duration kSharedFor = absl::Milliseconds(100);
 
   explicit Flight(uint64_t least = kLeast) : least_(least), limit_(least) {}
 
