@@ -18,6 +18,7 @@
 #include "server/memory_budget.h"
 #include "server/own_listeners.h"
 #include "server/session_registry.h"
+#include "server/settings_pool.h"
 #include "server/tls_settings.h"
 #include "sockbroker/v1/connection.pb.h"
 #include "sockbroker/v1/server.pb.h"
@@ -64,6 +65,7 @@ struct BrokerCore {
   EventLog events;
   OwnListeners own_listeners;
   TlsSettings tls;
+  SettingsPool settings;
   MemoryBudgets memory;
   SessionRegistry sessions;
   std::atomic<int64_t> windows_revoked_ms{0};  // when, by the clock

@@ -25,7 +25,7 @@ std::shared_ptr<ConnectionRecord> ConnectionRecord::Create(BrokerCore* core, Bir
   record->unclaimed_ = record->server_ != nullptr;
   HandleAttributes attributes;
   attributes.principal = record->principal_->name;
-  attributes.labels = record->settings_.labels();
+  attributes.labels = record->settings_->labels();
   if (record->server_ != nullptr)
     attributes.server = std::string(record->server_->handle().bytes());
   attributes.request_key = std::move(request_key);
@@ -62,19 +62,19 @@ ConnectionRecord::ConnectionRecord(BrokerCore* core, Birth birth)
       opened_at_wall_(absl::Now()),
       opened_at_(loop_->Now()),
       server_(std::move(birth.server)),
-      settings_(std::move(birth.settings)),
+      settings_(core->settings.Share(std::move(birth.settings))),
       descriptor_(std::move(birth.socket.descriptor)),
       writer_(birth.socket.connection.writer),
       reads_(birth.socket.connection.reader, birth.socket.skip),
       writes_(writer_, core->options.limits.write_buffer, birth.written_before),
-      lease_(loop_, settings_.lease, [this] { OnLeaseExpired(); }),
+      lease_(loop_, settings_->lease, [this] { OnLeaseExpired(); }),
       claim_timer_(this),
       half_close_timer_(this),
       idle_timer_(this) {
   if (birth.socket.tls) tls_ = TlsBegin{server_ != nullptr, 0, 0};
   // The options were checked: this can't fail.
-  (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_.write_high_water),
-                                     static_cast<int64_t>(settings_.write_low_water));
+  (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_->write_high_water),
+                                     static_cast<int64_t>(settings_->write_low_water));
 }
 
 ConnectionRecord::~ConnectionRecord() = default;
@@ -312,7 +312,7 @@ void ConnectionRecord::OnLeaseExpired() {
       break;
     case State::kClosing:
       // The close time-out ends it, if there is one.
-      if (settings_.close_timeout == absl::InfiniteDuration()) Abort(v1::LEASE_EXPIRED);
+      if (settings_->close_timeout == absl::InfiniteDuration()) Abort(v1::LEASE_EXPIRED);
       break;
     case State::kLost:
       Bury();
@@ -326,10 +326,10 @@ void ConnectionRecord::OnLeaseExpired() {
 void ConnectionRecord::ArmTimeouts() {
   idle_timer_.Cancel();
   if (state_ != State::kOpen) return;
-  if (settings_.idle_timeout != absl::InfiniteDuration()) {
+  if (settings_->idle_timeout != absl::InfiniteDuration()) {
     idle_bytes_ = reads_.received() + writes_.flushed();
     idle_since_ = loop_->Now();
-    idle_timer_.SetAfter(settings_.idle_timeout / kIdleLooks);
+    idle_timer_.SetAfter(settings_->idle_timeout / kIdleLooks);
   }
   if (half_closed_) {
     half_closed_ = false;
@@ -344,12 +344,12 @@ void ConnectionRecord::OnIdleTimer() {
     idle_bytes_ = bytes;
     idle_since_ = now;
   }
-  const absl::Time due = idle_since_ + settings_.idle_timeout;
+  const absl::Time due = idle_since_ + settings_->idle_timeout;
   if (now >= due) {
     Close(v1::ENDED_BY_TIMEOUT, /*discard=*/false, v1::PHASE_IDLE);
   } else {
     // Looking only when it is due would count bytes from that look on, and could double the time.
-    idle_timer_.Set(std::min(due, now + settings_.idle_timeout / kIdleLooks));
+    idle_timer_.Set(std::min(due, now + settings_->idle_timeout / kIdleLooks));
   }
 }
 
@@ -360,7 +360,7 @@ void ConnectionRecord::ArmHalfClose() {
     half_close_timer_.Cancel();
   } else if ((ours || theirs) && !half_closed_ && state_ == State::kOpen) {
     half_closed_ = true;
-    half_close_timer_.SetAfter(settings_.half_close_timeout);
+    half_close_timer_.SetAfter(settings_->half_close_timeout);
   }
 }
 
@@ -432,7 +432,7 @@ v1::Connection ConnectionRecord::Snapshot() const {
       connection.set_close_errno(loss_.detail().os_errno());
     }
   }
-  *connection.mutable_options() = settings_.shown;
+  *connection.mutable_options() = settings_->shown;
   connection.set_requested_host(ToUtf8(requested_host_));
   if (std::optional<v1::TlsInfo> info = tls()) *connection.mutable_tls() = *std::move(info);
   return connection;
@@ -509,7 +509,7 @@ RpcStatus ConnectionRecord::LossError() const {
 }
 
 RpcStatus ConnectionRecord::SetOptions(const v1::SetOptionsRequest& request) {
-  ConnectionSettings settings = settings_;
+  ConnectionSettings settings = *settings_;
   streams::SocketOptions socket;
   if (RpcStatus status = ParseOptionChanges(request, core_->options.limits, &settings, &socket);
       !status.ok()) {
@@ -519,14 +519,14 @@ RpcStatus ConnectionRecord::SetOptions(const v1::SetOptionsRequest& request) {
   if (absl::Status status = socket.ApplyTo(writer_.socket().fileno()); !status.ok()) {
     return FromEngine(status, EngineCall::kStream, "options.socket");
   }
-  settings_ = std::move(settings);
-  (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_.write_high_water),
-                                     static_cast<int64_t>(settings_.write_low_water));
-  reads_.reader().set_limit(settings_.limit);
-  writer_.set_close_timeout(settings_.close_timeout);
-  lease_.SetDuration(settings_.lease);
+  settings_ = core_->settings.Share(std::move(settings));
+  (void)writer_.SetWriteBufferLimits(static_cast<int64_t>(settings_->write_high_water),
+                                     static_cast<int64_t>(settings_->write_low_water));
+  reads_.reader().set_limit(settings_->limit);
+  writer_.set_close_timeout(settings_->close_timeout);
+  lease_.SetDuration(settings_->lease);
   ArmTimeouts();
-  core_->connections.SetLabels(handle_, settings_.labels());
+  core_->connections.SetLabels(handle_, settings_->labels());
   return RpcStatus();
 }
 
@@ -547,7 +547,7 @@ void ConnectionRecord::Audit(bool open) const {
                    .requested = requested_host_,
                    .peer = peer,
                    .local = local,
-                   .traceparent = settings_.shown.traceparent()};
+                   .traceparent = settings_->shown.traceparent()};
   if (!open) {
     event.reason = v1::Reason_Name(close_reason_);
     event.message = loss_.message();

@@ -183,7 +183,7 @@ class ConnectionRecord : public std::enable_shared_from_this<ConnectionRecord> {
   const absl::Time opened_at_;
   const std::shared_ptr<ServerRecord> server_;
 
-  ConnectionSettings settings_;
+  std::shared_ptr<const ConnectionSettings> settings_;
   DescriptorBudget::Hold descriptor_;
   streams::StreamWriter writer_;
   ReadSide reads_;

@@ -29,17 +29,18 @@ CreationTable::Entered CreationTable::Enter(std::string key, std::string fingerp
       result.attempt = attempt;
       result.waiter = next_waiter_++;
       if (!attempt->done_) {
-        attempt->waiters_.emplace(result.waiter, std::move(done));
+        attempt->waiters_.emplace_back(result.waiter, std::move(done));
         return result;
       }
     } else {
-      result.attempt =
-          std::make_shared<CreationAttempt>(loop, key, std::move(fingerprint), abandonable);
+      if (found != by_key_.end()) by_key_.erase(found);
+      result.attempt = std::make_shared<CreationAttempt>(loop, std::move(key),
+                                                         std::move(fingerprint), abandonable);
       result.waiter = next_waiter_++;
       result.start = true;
-      result.attempt->waiters_.emplace(result.waiter, std::move(done));
+      result.attempt->waiters_.emplace_back(result.waiter, std::move(done));
       pending_.insert(result.attempt);
-      if (!key.empty()) by_key_[std::move(key)] = result.attempt;
+      if (!result.attempt->key.empty()) by_key_[result.attempt->key] = result.attempt;
       return result;
     }
   }
@@ -50,7 +51,7 @@ CreationTable::Entered CreationTable::Enter(std::string key, std::string fingerp
 void CreationTable::Leave(const Attempt& attempt, uint64_t waiter) {
   const absl::MutexLock lock(&mutex_);
   if (attempt->done_) return;
-  attempt->waiters_.erase(waiter);
+  std::erase_if(attempt->waiters_, [waiter](const auto& w) { return w.first == waiter; });
   if (!attempt->waiters_.empty() || !attempt->abandonable_ || attempt->abandoned_) return;
   attempt->abandoned_ = true;
   Drop(attempt);
@@ -58,15 +59,14 @@ void CreationTable::Leave(const Attempt& attempt, uint64_t waiter) {
 }
 
 bool CreationTable::Finish(const Attempt& attempt, CreationOutcome outcome) {
-  std::map<uint64_t, Done> waiters;
+  std::vector<std::pair<uint64_t, Done>> waiters;
   {
     const absl::MutexLock lock(&mutex_);
     attempt->done_ = true;
     attempt->outcome_ = std::move(outcome);
     pending_.erase(attempt);
     if (attempt->abandoned_) return false;
-    waiters = std::move(attempt->waiters_);
-    attempt->waiters_.clear();
+    waiters = std::exchange(attempt->waiters_, {});
     const grpc::StatusCode code = attempt->outcome_.status.code();
     if (code == grpc::StatusCode::RESOURCE_EXHAUSTED || code == grpc::StatusCode::UNAVAILABLE ||
         code == grpc::StatusCode::CANCELLED) {

@@ -14,10 +14,11 @@
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -57,7 +58,7 @@ class CreationAttempt {
   const std::string fingerprint_;
   const bool abandonable_;
   // The table's mutex guards these.
-  std::map<uint64_t, std::function<void(const CreationOutcome&)>> waiters_;
+  std::vector<std::pair<uint64_t, std::function<void(const CreationOutcome&)>>> waiters_;
   bool abandoned_ = false;
   bool done_ = false;
   CreationOutcome outcome_;
@@ -117,7 +118,8 @@ class CreationTable {
 
   mutable absl::Mutex mutex_;
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
-  absl::flat_hash_map<std::string, Attempt> by_key_ ABSL_GUARDED_BY(mutex_);
+  // Each by its own key.
+  absl::flat_hash_map<absl::string_view, Attempt> by_key_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<Attempt> pending_ ABSL_GUARDED_BY(mutex_);
   // In the order in which they ended.
   std::list<Attempt> failures_ ABSL_GUARDED_BY(mutex_);

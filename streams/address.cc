@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -15,21 +16,25 @@
 
 namespace sockbroker::streams {
 
-SocketAddress::SocketAddress() : storage_{}, length_(0) { storage_.ss_family = AF_UNSPEC; }
+SocketAddress::SocketAddress() : words_(1, AF_UNSPEC), length_(0) {}
+
+// A Unix path is read with the NUL behind it, which may lie beyond `length`.
+SocketAddress::SocketAddress(const void* data, socklen_t length)
+    : words_(std::max<std::size_t>(length / sizeof(uint32_t) + 1, 4)), length_(length) {
+  std::memcpy(words_.data(), data, length);
+}
 
 absl::StatusOr<SocketAddress> SocketAddress::FromIp(absl::string_view host, uint16_t port) {
-  SocketAddress address;
   const std::string text(host);
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage_);
-  if (inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1 && text.size() == host.size()) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(port);
-    address.length_ = sizeof(sockaddr_in);
-    return address;
+  sockaddr_in v4{};
+  if (inet_pton(AF_INET, text.c_str(), &v4.sin_addr) == 1 && text.size() == host.size()) {
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(port);
+    return SocketAddress(&v4, sizeof(v4));
   }
   const std::size_t percent = text.find('%');
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage_);
-  if (inet_pton(AF_INET6, text.substr(0, percent).c_str(), &v6->sin6_addr) == 1 &&
+  sockaddr_in6 v6{};
+  if (inet_pton(AF_INET6, text.substr(0, percent).c_str(), &v6.sin6_addr) == 1 &&
       text.find('\0') == std::string::npos) {
     if (percent != std::string::npos) {
       const std::string zone = text.substr(percent + 1);
@@ -37,23 +42,21 @@ absl::StatusOr<SocketAddress> SocketAddress::FromIp(absl::string_view host, uint
       if (scope == 0 && !absl::SimpleAtoi(zone, &scope)) {
         return absl::InvalidArgumentError(absl::StrCat("no such network interface: '", zone, "'"));
       }
-      v6->sin6_scope_id = scope;
+      v6.sin6_scope_id = scope;
     }
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(port);
-    address.length_ = sizeof(sockaddr_in6);
-    return address;
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(port);
+    return SocketAddress(&v6, sizeof(v6));
   }
   return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not an IP address"));
 }
 
 absl::StatusOr<SocketAddress> SocketAddress::FromUnixPath(absl::string_view path) {
   if (path.empty()) return ErrnoToStatus(EINVAL, "a Unix path is empty");
-  SocketAddress address;
-  auto* unix_address = reinterpret_cast<sockaddr_un*>(&address.storage_);
+  sockaddr_un address{};
   const bool abstract = path[0] == '\0';
   // A path needs room for its closing NUL, an abstract name has none.
-  const std::size_t room = sizeof(unix_address->sun_path) - (abstract ? 0 : 1);
+  const std::size_t room = sizeof(address.sun_path) - (abstract ? 0 : 1);
   if (path.size() > room) {
     return absl::InvalidArgumentError(
         absl::StrCat("AF_UNIX path too long: ", path.size(), " bytes, at most ", room));
@@ -61,45 +64,38 @@ absl::StatusOr<SocketAddress> SocketAddress::FromUnixPath(absl::string_view path
   if (!abstract && path.find('\0') != absl::string_view::npos) {
     return absl::InvalidArgumentError("embedded null byte in a Unix path");
   }
-  unix_address->sun_family = AF_UNIX;
-  std::memcpy(unix_address->sun_path, path.data(), path.size());
-  address.length_ =
-      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (abstract ? 0 : 1));
-  return address;
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return SocketAddress(&address, static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) +
+                                                        path.size() + (abstract ? 0 : 1)));
 }
 
 SocketAddress SocketAddress::FromSockaddr(const sockaddr* data, socklen_t length) {
-  SocketAddress address;
-  address.length_ = std::min<socklen_t>(length, sizeof(address.storage_));
-  std::memcpy(&address.storage_, data, address.length_);
-  return address;
+  return SocketAddress(data, std::min<socklen_t>(length, sizeof(sockaddr_storage)));
 }
 
 SocketAddress SocketAddress::OfLocal(int fd) {
-  SocketAddress address;
-  socklen_t length = sizeof(address.storage_);
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address.storage_), &length) != 0) return {};
-  address.length_ = length;
-  return address;
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {};
+  return SocketAddress(&address, length);
 }
 
 SocketAddress SocketAddress::OfPeer(int fd) {
-  SocketAddress address;
-  socklen_t length = sizeof(address.storage_);
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address.storage_), &length) != 0) return {};
-  address.length_ = length;
-  return address;
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return {};
+  return SocketAddress(&address, length);
 }
 
 std::string SocketAddress::host() const {
   char text[INET6_ADDRSTRLEN] = "";
   if (family() == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&storage_)->sin_addr, text,
-              sizeof(text));
+    inet_ntop(AF_INET, &As<sockaddr_in>()->sin_addr, text, sizeof(text));
     return text;
   }
   if (family() == AF_INET6) {
-    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage_);
+    const auto* v6 = As<sockaddr_in6>();
     inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
     if (v6->sin6_scope_id == 0) return text;
     char zone[IF_NAMESIZE];
@@ -111,23 +107,25 @@ std::string SocketAddress::host() const {
 
 uint16_t SocketAddress::port() const {
   if (family() == AF_INET) {
-    return ntohs(reinterpret_cast<const sockaddr_in*>(&storage_)->sin_port);
+    return ntohs(As<sockaddr_in>()->sin_port);
   }
   if (family() == AF_INET6) {
-    return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage_)->sin6_port);
+    return ntohs(As<sockaddr_in6>()->sin6_port);
   }
   return 0;
 }
 
 void SocketAddress::set_port(uint16_t port) {
-  if (family() == AF_INET) reinterpret_cast<sockaddr_in*>(&storage_)->sin_port = htons(port);
-  if (family() == AF_INET6) reinterpret_cast<sockaddr_in6*>(&storage_)->sin6_port = htons(port);
+  if (family() == AF_INET) reinterpret_cast<sockaddr_in*>(words_.data())->sin_port = htons(port);
+  if (family() == AF_INET6) {
+    reinterpret_cast<sockaddr_in6*>(words_.data())->sin6_port = htons(port);
+  }
 }
 
 std::string SocketAddress::unix_path() const {
   constexpr socklen_t kPathOffset = offsetof(sockaddr_un, sun_path);
   if (!is_unix() || length_ <= kPathOffset) return "";
-  const auto* unix_address = reinterpret_cast<const sockaddr_un*>(&storage_);
+  const auto* unix_address = As<sockaddr_un>();
   std::size_t size = length_ - kPathOffset;
   if (unix_address->sun_path[0] != '\0') size = strnlen(unix_address->sun_path, size);
   return std::string(unix_address->sun_path, size);
@@ -151,7 +149,7 @@ std::string SocketAddress::ToString() const {
 }
 
 bool operator==(const SocketAddress& a, const SocketAddress& b) {
-  return a.length_ == b.length_ && std::memcmp(&a.storage_, &b.storage_, a.length_) == 0;
+  return a.length_ == b.length_ && std::memcmp(a.data(), b.data(), a.length_) == 0;
 }
 
 }  // namespace sockbroker::streams

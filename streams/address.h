@@ -5,11 +5,13 @@
 //   "@abstract"
 #pragma once
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <cstdint>
 #include <string>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -31,7 +33,7 @@ class SocketAddress {
   static SocketAddress OfLocal(int fd);
   static SocketAddress OfPeer(int fd);
 
-  int family() const { return storage_.ss_family; }
+  int family() const { return data()->sa_family; }
   bool is_ip() const { return family() == AF_INET || family() == AF_INET6; }
   bool is_unix() const { return family() == AF_UNIX; }
   // The numeric host without brackets; "" if not IP.
@@ -42,7 +44,7 @@ class SocketAddress {
   // The path's bytes; abstract names begin with NUL; "" for unnamed and not Unix.
   std::string unix_path() const;
 
-  const sockaddr* data() const { return reinterpret_cast<const sockaddr*>(&storage_); }
+  const sockaddr* data() const { return reinterpret_cast<const sockaddr*>(words_.data()); }
   socklen_t size() const { return length_; }
   // For people and for messages.
   std::string ToString() const;
@@ -50,7 +52,15 @@ class SocketAddress {
   friend bool operator==(const SocketAddress& a, const SocketAddress& b);
 
  private:
-  sockaddr_storage storage_;
+  SocketAddress(const void* data, socklen_t length);
+  template <typename Sockaddr>
+  const Sockaddr* As() const {
+    return reinterpret_cast<const Sockaddr*>(words_.data());
+  }
+
+  // A sockaddr of the family's size; those of IP need no memory of their own. `length_` is 0 for an
+  // unknown address, of which only the family is there.
+  absl::InlinedVector<uint32_t, sizeof(sockaddr_in6) / sizeof(uint32_t)> words_;
   socklen_t length_;
 };
 
