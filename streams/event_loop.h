@@ -115,7 +115,8 @@ class EventLoop {
     EventLoop* const loop_;
   };
   // Allows Dispatch to run this loop on other threads: one at a time, but not always the same, so
-  // that nothing on the loop may keep anything in thread_local variables. Any thread, at any time.
+  // that nothing on the loop may block, or keep anything in thread_local variables. Any thread, at
+  // any time.
   void EnableDispatch() { dispatch_enabled_.store(true, std::memory_order_relaxed); }
   // Runs `callback` in the next iteration. This loop's thread only.
   void CallSoon(absl::AnyInvocable<void()> callback);

@@ -29,7 +29,7 @@ constexpr int kMaxIovecs = 64;
 
 // recv into `iov`. `*more`: it took all the room there was, or stopped short of what follows: at a
 // message that a descriptor is attached to, which is dropped.
-ssize_t Receive(int fd, iovec* iov, std::size_t count, bool* more) {
+ssize_t ReceiveMessage(int fd, iovec* iov, std::size_t count, bool* more) {
   msghdr message{};
   message.msg_iov = iov;
   message.msg_iovlen = count;
@@ -40,7 +40,7 @@ ssize_t Receive(int fd, iovec* iov, std::size_t count, bool* more) {
   return received;
 }
 
-// Receive, at most `size` bytes, into blocks that become the Cord.
+// ReceiveMessage, at most `size` bytes, into blocks that become the Cord.
 ssize_t ReceiveBulk(int fd, std::size_t size, absl::Cord* data, bool* more) {
   std::array<std::optional<internal::Block>, kBulkBlocks> blocks;
   std::array<iovec, kBulkBlocks> iov;
@@ -48,7 +48,7 @@ ssize_t ReceiveBulk(int fd, std::size_t size, absl::Cord* data, bool* more) {
   for (std::size_t room = 0; room < size; room += kBulkBlock, ++count) {
     iov[count] = {blocks[count].emplace().data(), std::min(kBulkBlock, size - room)};
   }
-  const ssize_t received = Receive(fd, iov.data(), count, more);
+  const ssize_t received = ReceiveMessage(fd, iov.data(), count, more);
   std::size_t left = received > 0 ? static_cast<std::size_t>(received) : 0;
   for (std::size_t i = 0; left > 0; ++i) {
     const std::size_t used = std::min(left, kBulkBlock);
@@ -58,13 +58,39 @@ ssize_t ReceiveBulk(int fd, std::size_t size, absl::Cord* data, bool* more) {
   return received;
 }
 
-// Receive, into the loop's scratch, then a copy of just what came: an idle connection holds no
-// buffer.
-ssize_t ReceiveSmall(int fd, char* scratch, std::size_t size, absl::Cord* data, bool* more) {
-  iovec room{scratch, size};
-  const ssize_t received = Receive(fd, &room, 1, more);
+// The same, into the loop's scratch, then a copy of just what came: an idle connection holds no
+// buffer. `plain`: no descriptors come this way, and recv costs the kernel less.
+ssize_t ReceiveSmall(int fd, char* scratch, std::size_t size, bool plain, absl::Cord* data,
+                     bool* more) {
+  ssize_t received = 0;
+  if (plain) {
+    received = recv(fd, scratch, size, 0);
+    *more = received == static_cast<ssize_t>(size);
+  } else {
+    iovec room{scratch, size};
+    received = ReceiveMessage(fd, &room, 1, more);
+  }
   if (received > 0) *data = absl::string_view(scratch, static_cast<std::size_t>(received));
   return received;
+}
+
+// Offers the kernel the first `*offered` bytes of `data`.
+ssize_t SendOnce(int fd, const absl::Cord& data, std::size_t* offered) {
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  if (const auto flat = data.TryFlat()) {
+    *offered = flat->size();
+    return send(fd, flat->data(), flat->size(), kFlags);
+  }
+  std::array<iovec, kMaxIovecs> iov;
+  msghdr message{};
+  message.msg_iov = iov.data();
+  *offered = 0;
+  for (const absl::string_view chunk : data.Chunks()) {
+    iov[message.msg_iovlen++] = {const_cast<char*>(chunk.data()), chunk.size()};
+    *offered += chunk.size();
+    if (message.msg_iovlen == kMaxIovecs) break;
+  }
+  return sendmsg(fd, &message, kFlags);
 }
 
 }  // namespace
@@ -147,8 +173,9 @@ void SocketStream::ReadSome() {
   bool more = false;
   ssize_t received;
   do {
-    received = bulk_ ? ReceiveBulk(fd(), read_size_, &data, &more)
-                     : ReceiveSmall(fd(), loop_->scratch(), read_size_, &data, &more);
+    received =
+        bulk_ ? ReceiveBulk(fd(), read_size_, &data, &more)
+              : ReceiveSmall(fd(), loop_->scratch(), read_size_, sockname_.is_ip(), &data, &more);
   } while (received < 0 && errno == EINTR);
   if (received > 0) {
     bulk_ = static_cast<std::size_t>(received) >= kBulkThreshold;
@@ -172,7 +199,8 @@ void SocketStream::ReadRest() {
   while (true) {
     absl::Cord data;
     bool more = false;
-    const ssize_t received = ReceiveSmall(fd(), loop_->scratch(), kMaxRead, &data, &more);
+    const ssize_t received =
+        ReceiveSmall(fd(), loop_->scratch(), kMaxRead, sockname_.is_ip(), &data, &more);
     if (received <= 0) return;
     protocol_->OnData(std::move(data));
   }
@@ -194,16 +222,8 @@ void SocketStream::Write(absl::Cord data) {
 
 bool SocketStream::Send(absl::Cord* data) {
   while (!data->empty() && writable_) {
-    std::array<iovec, kMaxIovecs> iov;
-    msghdr message{};
-    message.msg_iov = iov.data();
     std::size_t offered = 0;
-    for (const absl::string_view chunk : data->Chunks()) {
-      iov[message.msg_iovlen++] = {const_cast<char*>(chunk.data()), chunk.size()};
-      offered += chunk.size();
-      if (message.msg_iovlen == kMaxIovecs) break;
-    }
-    const ssize_t sent = sendmsg(fd(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = SendOnce(fd(), *data, &offered);
     if (sent >= 0) {
       bytes_flushed_ += static_cast<uint64_t>(sent);
       data->RemovePrefix(static_cast<std::size_t>(sent));

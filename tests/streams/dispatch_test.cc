@@ -10,7 +10,6 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -25,18 +24,28 @@ namespace {
 
 using ::testing::ElementsAre;
 
+// absl's Notification is not built for ThreadSanitizer.
+class Event {
+ public:
+  void Notify() { happened_.set_value(); }
+  void Wait() { happened_.get_future().wait(); }
+
+ private:
+  std::promise<void> happened_;
+};
+
 // Dispatches `function` again and again until this thread has run it: until the loop slept.
 template <typename Function>
 void DispatchHere(EventLoop* loop, Function function) {
   bool here = false;
   while (!here) {
-    absl::Notification ran;
+    Event ran;
     loop->Dispatch([&, self = std::this_thread::get_id()] {
       here = std::this_thread::get_id() == self;
       if (here) function();
       ran.Notify();
     });
-    ran.WaitForNotification();
+    ran.Wait();
   }
 }
 
@@ -66,7 +75,7 @@ TEST_F(DispatchTest, IsPostFromAThreadThatRunsALoop) {
   LoopThread other("other");
   other.loop()->EnableDispatch();
   bool inside = false;
-  absl::Notification done;
+  Event done;
   DispatchHere(loop, [&] {
     const std::thread::id self = std::this_thread::get_id();
     other.loop()->Dispatch([&, self] {
@@ -74,21 +83,21 @@ TEST_F(DispatchTest, IsPostFromAThreadThatRunsALoop) {
       done.Notify();
     });
   });
-  done.WaitForNotification();
+  done.Wait();
   EXPECT_FALSE(inside);
 }
 
 TEST_F(DispatchTest, ComesAfterWhatTheSameThreadHasPosted) {
   for (int i = 0; i < 1000; ++i) {
     std::vector<int> order;  // the loop's
-    absl::Notification done;
+    Event done;
     loop->Post([&] { order.push_back(1); });
     loop->Dispatch([&] { order.push_back(2); });
     loop->Post([&] {
       order.push_back(3);
       done.Notify();
     });
-    done.WaitForNotification();
+    done.Wait();
     ASSERT_THAT(order, ElementsAre(1, 2, 3));
   }
 }
@@ -107,7 +116,7 @@ TEST_F(DispatchTest, RunsWhatGetsReadyByItBeforeItReturns) {
 }
 
 TEST_F(DispatchTest, ATimerThatItSetsWakesTheLoopThatSlept) {
-  absl::Notification fired;
+  Event fired;
   std::thread::id fired_on;
   DispatchHere(loop, [&] {
     loop->CallLater(absl::Milliseconds(1), [&] {
@@ -115,7 +124,7 @@ TEST_F(DispatchTest, ATimerThatItSetsWakesTheLoopThatSlept) {
       fired.Notify();
     });
   });
-  fired.WaitForNotification();
+  fired.Wait();
   EXPECT_NE(fired_on, std::this_thread::get_id());
 }
 
@@ -128,13 +137,13 @@ TEST_F(DispatchTest, ADescriptorThatItRegistersIsPolledAtOnce) {
       if (read(fd, &byte, 1) == 1) readable.Notify();
     }
     int fd;
-    absl::Notification readable;
+    Event readable;
   } reader;
   reader.fd = ends[0];
   internal::PollRegistration* registration = nullptr;
   DispatchHere(loop, [&] { registration = *loop->Register(ends[0], &reader); });
   ASSERT_EQ(write(ends[1], "x", 1), 1);
-  reader.readable.WaitForNotification();
+  reader.readable.Wait();
   DispatchHere(loop, [&] { loop->Deregister(ends[0], registration); });
   close(ends[0]);
   close(ends[1]);
@@ -155,7 +164,7 @@ TEST_F(DispatchTest, ADescriptorThatItDeregistersIsNotPolledAnyMore) {
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()), 0);
     auto reader = std::make_unique<Reader>();
     reader->fd = ends[0];
-    absl::Notification gone;
+    Event gone;
     loop->Dispatch([&] {
       internal::PollRegistration* registration = *loop->Register(ends[0], reader.get());
       (void)!write(ends[1], "x", 1);  // wakes the loop's thread, which has to wait for its turn
@@ -163,7 +172,7 @@ TEST_F(DispatchTest, ADescriptorThatItDeregistersIsNotPolledAnyMore) {
       reader.reset();
       gone.Notify();
     });
-    gone.WaitForNotification();
+    gone.Wait();
     close(ends[0]);
     close(ends[1]);
   }
@@ -175,7 +184,7 @@ TEST_F(DispatchTest, ManyThreadsTakeTurnsAndNothingIsLostOrOutOfOrder) {
   int total = 0;  // no atomic: one thread at a time runs the loop
   std::array<int, kThreads> last{};
   bool in_order = true;
-  absl::Notification done;
+  Event done;
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
@@ -194,21 +203,21 @@ TEST_F(DispatchTest, ManyThreadsTakeTurnsAndNothingIsLostOrOutOfOrder) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  done.WaitForNotification();
+  done.Wait();
   EXPECT_TRUE(in_order);
 }
 
 TEST_F(DispatchTest, WorkThatNeverEndsGoesBackToTheLoopsOwnThread) {
   // Each round makes the next one ready; whoever dispatched it must come out all the same.
   std::atomic<bool> stop{false};
-  absl::Notification ended;
+  Event ended;
   std::function<void()> again = [&] {
     if (stop) return ended.Notify();
     loop->CallSoon(again);
   };
   DispatchHere(loop, again);
   stop = true;
-  ended.WaitForNotification();
+  ended.Wait();
 }
 
 TEST(Dispatch, WhatEndsTheLoopMayBeDispatchedAndTheLoopWaitsForItsVisitors) {
