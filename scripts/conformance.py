@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = ROOT / "docs" / "asyncio-rows.txt"
 DOCUMENT = ROOT / "docs" / "asyncio-conformance.md"
 # Where tests are, and how they look.
-TESTS = [("tests", "*.cc"), ("tests", "*.py"), ("client/python", "*.py")]
+TESTS = [("tests", "*.cc"), ("tests", "*.py")]
 
 COMMENT = re.compile(r"^\s*(?://|#) Rows:\s*(.*)$")
 NUMBERS = re.compile(r"^\d+(, \d+)*$")
@@ -34,8 +34,7 @@ PYTHON_TEST = re.compile(r"^\s*(?:async )?def (test_\w+)\(")
 FATES = {
     "test": "proven",
     "differs": "differs on purpose",
-    "python": "Python client only",
-    "tls": "TLS: not yet",
+    "python": "about Python's objects",
     "none": "does not arise",
 }
 
@@ -57,7 +56,7 @@ class Row:
         self.tests = []
 
     def verdict(self):
-        if self.tests and self.fate in ("python", "tls", "none"):
+        if self.tests and self.fate in ("python", "none"):
             return FATES["test"]
         return FATES[self.fate]
 
@@ -79,8 +78,8 @@ def read_rows(problems):
         row = Row(int(fields[0]), fields[1], fields[2], fields[3] if len(fields) == 4 else "")
         if row.number in rows:
             problems.append(f"{where}: row {row.number} again")
-        if bool(row.reason) == (row.fate in ("test", "tls")):
-            problems.append(f"{where}: a row has a reason unless its fate is `test` or `tls`")
+        if bool(row.reason) == (row.fate == "test"):
+            problems.append(f"{where}: a row has a reason unless its fate is `test`")
         rows[row.number] = row
         sections[-1][1].append(row.number)
     missing = sorted(set(range(1, max(rows, default=0) + 1)) - set(rows))
