@@ -60,7 +60,7 @@ int RunPing(const BrokerAddress& address, const PingOptions& options) {
   const absl::Time give_up = absl::Now() + absl::Seconds(options.wait);
   Backoff backoff;
   while (true) {
-    const absl::Time deadline = std::max(absl::Now() + kPatience, give_up);
+    const absl::Time deadline = absl::Now() + kPatience;
     const absl::StatusOr<std::unique_ptr<BrokerLink>> link =
         BrokerLink::Connect(address, /*canceller=*/nullptr, deadline - absl::Now());
     const absl::Status status = link.ok() ? Check(**link, deadline) : link.status();

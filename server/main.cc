@@ -221,11 +221,11 @@ int Run(const Flags& flags) {
       absl::StrCat("draining ", broker.open_connections(), " connections, at most ",
                    absl::FormatDuration(flags.drain_timeout));
   spdlog::info("{}", draining);
+  (*plane)->SetServing(false);
   // The manager would kill what takes longer than its own time-out.
   TellManager(manager, absl::StrCat("STOPPING=1\nEXTEND_TIMEOUT_USEC=",
                                     absl::ToInt64Microseconds(at_most + absl::Seconds(1)),
                                     "\nSTATUS=", draining));
-  (*plane)->SetServing(false);
   // A part is kept back for what comes after: calls under way, threads.
   const absl::Duration ending = std::min(absl::Seconds(1), flags.drain_timeout / 4);
   const bool flushed = broker.Drain(deadline - ending - absl::Now());

@@ -1,6 +1,7 @@
 #include "server/service_manager.h"
 
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -36,6 +37,9 @@ absl::Status ServiceManager::Tell(absl::string_view state) const {
     size++;  // the terminating zero
   }
   const streams::Descriptor fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  // A manager that does not listen must not hold up a drain.
+  const timeval patience{.tv_sec = 0, .tv_usec = 200'000};
+  (void)setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   if (!fd.valid() || sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
                             reinterpret_cast<const sockaddr*>(&to), size) < 0) {
     return absl::UnavailableError(absl::StrCat("the service manager at ", address_,

@@ -24,6 +24,8 @@ constexpr std::size_t kAhead = 4;
 // From here on the next message is asked for before one is handled, so that it arrives meanwhile. A
 // small one is handled first: asking makes gRPC send a window update at once, ahead of it.
 constexpr std::size_t kBulk = 16 * 1024;
+// Answers, acks and the like that may wait for a client that does not read.
+constexpr std::size_t kMaxControl = 1 << 20;
 // Connections that are waited for at once, whatever the credits.
 constexpr std::size_t kMaxAcceptors = 64;
 
@@ -127,6 +129,7 @@ void SessionCall::OnWriteDone(bool ok) {
     if (!ok) Disconnect(RpcStatus());
     FinishIfIdle();
     Flush();
+    if (std::exchange(stalled_, false)) TakeMessages();
   });
 }
 
@@ -180,7 +183,13 @@ streams::EventLoop* SessionCall::PlaceOf(const absl::Cord& message) const {
 }
 
 void SessionCall::TakeMessages() {
-  while (true) {
+  // Those of a while, then others of the loop have their turn.
+  for (std::size_t taken = 0; taken < kAhead; ++taken) {
+    if (session_.control_bytes() > kMaxControl && !disconnected_) {
+      // Whoever asks for answers and doesn't read them: OnWriteDone goes on.
+      stalled_ = true;
+      return;
+    }
     absl::Cord message;
     bool read_next = false;
     {
@@ -193,7 +202,7 @@ void SessionCall::TakeMessages() {
         if (streams::EventLoop* const place = PlaceOf(inbox_.messages.front())) {
           placed_ = true;
           if (place != loop()) {
-            loop_.store(place, std::memory_order_relaxed);
+            loop_.store(place, std::memory_order_release);
             break;
           }
         }
@@ -235,7 +244,7 @@ void SessionCall::OnOutput() {
 void SessionCall::Flush() {
   if (writing_ || disconnected_) return;
   const absl::Cord batch = session_.NextBatch(loop()->Now());
-  if (batch.empty()) return;
+  if (batch.empty()) return FinishIfIdle();
   sending_ = ToByteBuffer(batch);
   writing_ = true;
   StartWrite(&sending_);
@@ -256,7 +265,7 @@ void SessionCall::Disconnect(RpcStatus status) {
 void SessionCall::FinishIfIdle() {
   if (writing_ || finished_) return;
   if (!disconnected_) {
-    if (!ending_ || session_.HasOutput()) return;
+    if (!ending_ || session_.HasMoreToSay()) return;
     return Disconnect(RpcStatus());
   }
   finished_ = true;
@@ -490,9 +499,9 @@ void SessionCall::Claimed(session::BrokerConnection* connection) {
 uint64_t SessionCall::GrowWindow(session::BrokerConnection* connection, uint64_t window) {
   const std::size_t most = core_->options.limits.buffer_memory_per_connection;
   const std::size_t wanted = std::max<std::size_t>(std::min<std::size_t>(2 * window, most), window);
-  // Less than it has already it never becomes.
-  return std::max<uint64_t>(static_cast<BoundConnection*>(connection)->window().Grow(wanted),
-                            window);
+  // Less than it has already it never becomes; and after a Revoke more may still be granted.
+  const std::size_t granted = static_cast<BoundConnection*>(connection)->window().Grow(wanted);
+  return std::clamp<uint64_t>(granted, window, wanted);
 }
 
 void SessionCall::ShrinkWindow(session::BrokerConnection* connection, uint64_t window) {

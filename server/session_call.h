@@ -65,7 +65,7 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   auto For(streams::EventLoop* loop, Function function);
 
   // The loop's.
-  streams::EventLoop* loop() const { return loop_.load(std::memory_order_relaxed); }
+  streams::EventLoop* loop() const { return loop_.load(std::memory_order_acquire); }
   void TakeMessages();
   void OnMessage(absl::Cord message);
   // The loop of what the message names first; null: it names nothing yet.
@@ -124,7 +124,8 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   BrokerCore* const core_;
   const std::shared_ptr<const Principal> principal_;
   std::atomic<streams::EventLoop*> loop_;
-  bool placed_ = false;  // the loop is chosen
+  bool placed_ = false;   // the loop is chosen
+  bool stalled_ = false;  // too much is to be said before more is heard
 
   // From gRPC's threads to the loop.
   struct Inbox {

@@ -46,8 +46,8 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     gone_.store(true);
     loop_->Dispatch([self = self_] { self->cancel_.Cancel(); });
   }
-  // OnDone, the last thing that gRPC calls, only lets go: it needs no thread of gRPC's executor,
-  // which would be woken up for each call. (OnCancel always gets one.)
+  // OnDone, the last thing that gRPC calls, only lets go, and OnCancel only dispatches: neither
+  // needs a thread of gRPC's executor, which would be woken up for each call.
   bool InternalInlineable() override { return true; }
   void OnDone() override { const std::shared_ptr<UnaryCall> self = std::move(self_); }
 

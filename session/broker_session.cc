@@ -54,6 +54,7 @@ void BrokerChannel::OnReadable() {
 void BrokerChannel::OnFlushed() {
   const uint64_t flushed = connection_->Flushed();
   if (flushed > in.consumed().offset) in.Consume(flushed - in.consumed().offset);
+  if (over_granted_ && !in.revoking()) ShrinkGrant();
   if (in.WantsLargerWindow(session_->now_, session_->mux_.round_trip())) {
     in.set_window(session_->host_->GrowWindow(connection_.get(), in.window()));
   }
@@ -98,6 +99,12 @@ void BrokerChannel::Revoke(uint64_t window) {
   frame.mutable_revoke()->set_edge(in.Revoke(window));
   session_->mux_.Control(frame);
   session_->Notify();
+}
+
+void BrokerChannel::ShrinkGrant() {
+  const uint64_t promised = in.edge() - in.consumed().offset;
+  over_granted_ = promised > in.window();
+  session_->host_->ShrinkWindow(connection_.get(), std::max(promised, in.window()));
 }
 
 void BrokerChannel::Refill(std::size_t max) {
@@ -361,8 +368,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
       if (BrokerChannel* channel = Find(frame->revoked().channel())) {
         if (!channel->in.revoking()) return absl::OkStatus();
         channel->in.OnRevoked(frame->revoked().edge());
-        const uint64_t promised = channel->in.edge() - channel->in.consumed().offset;
-        host_->ShrinkWindow(channel->connection_.get(), std::max(promised, channel->in.window()));
+        channel->ShrinkGrant();
       }
       return absl::OkStatus();
     case Frame::kPing: {

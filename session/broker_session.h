@@ -151,6 +151,8 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   }
   bool placeholder() const { return connection_ == nullptr && !opening_; }
   void LetGo();
+  // Gives back what a revoked window does not need any more.
+  void ShrinkGrant();
 
   BrokerSession* const session_;
   std::shared_ptr<BrokerConnection> connection_;  // null while it is being opened
@@ -164,6 +166,7 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   bool unclaimed_ = false;  // accepted, and the client has not said anything on it yet
   bool closing_ = false;    // the client closed it: nothing more is read
   bool end_sent_ = false;
+  bool over_granted_ = false;  // after a Revoke: more is granted than the window needs
   std::unique_ptr<v1::Closed> end_;
 };
 
@@ -203,6 +206,9 @@ class BrokerSession {
   // stands for.
   absl::Status OnMessage(absl::Cord message, absl::Time now);
   bool HasOutput() const { return mux_.HasOutput(); }
+  bool HasMoreToSay() const { return mux_.HasMoreToSay(); }
+  // Of what there is to say: answers and the like, which no window bounds.
+  std::size_t control_bytes() const { return mux_.control_bytes(); }
   absl::Cord NextBatch(absl::Time now);
   // Small acks wait a little for more to come: whoever has the stream calls AckPending kAckDelay
   // after this became true.

@@ -12,8 +12,10 @@ uint64_t Flight::Ping(absl::Time now) {
 }
 
 void Flight::OnPong(uint64_t nonce, absl::Time now) {
-  // They come in order; whatever else comes is nobody's.
-  if (marks_.empty() || marks_.front().nonce != nonce) return;
+  // They come in order: one answer stands for those before it, too. Whatever else comes is
+  // nobody's.
+  if (marks_.empty() || nonce < marks_.front().nonce || nonce > nonce_) return;
+  while (marks_.front().nonce != nonce) marks_.pop_front();
   const Mark mark = marks_.front();
   marks_.pop_front();
   arrived_ = mark.sent;

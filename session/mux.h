@@ -108,6 +108,9 @@ class Mux {
   bool HasOutput() const {
     return !control_.empty() || !acks_.empty() || (!ready_.empty() && flight_.room() > 0);
   }
+  // Whether there is anything at all, though it may have to wait for what is on its way.
+  bool HasMoreToSay() const { return !control_.empty() || !acks_.empty() || !ready_.empty(); }
+  std::size_t control_bytes() const { return control_.size(); }
   // The next message, about kBatch bytes; empty when there was nothing to send after all.
   absl::Cord NextBatch(absl::Time now);
 

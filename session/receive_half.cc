@@ -106,7 +106,7 @@ uint64_t ReceiveHalf::Revoke(uint64_t window) {
 
 void ReceiveHalf::OnRevoked(uint64_t edge) {
   // What was under way when the sender heard of it may have passed what was asked for.
-  edge_ = std::max(edge_, std::min(edge, std::exchange(revoked_edge_, 0)));
+  edge_ = std::max({edge_, received_.offset, std::min(edge, std::exchange(revoked_edge_, 0))});
 }
 
 }  // namespace sockbroker::session

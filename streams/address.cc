@@ -91,44 +91,50 @@ SocketAddress SocketAddress::OfPeer(int fd) {
 std::string SocketAddress::host() const {
   char text[INET6_ADDRSTRLEN] = "";
   if (family() == AF_INET) {
-    inet_ntop(AF_INET, &As<sockaddr_in>()->sin_addr, text, sizeof(text));
+    const auto v4 = Copy<sockaddr_in>();
+    inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text));
     return text;
   }
   if (family() == AF_INET6) {
-    const auto* v6 = As<sockaddr_in6>();
-    inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
-    if (v6->sin6_scope_id == 0) return text;
+    const auto v6 = Copy<sockaddr_in6>();
+    inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text));
+    if (v6.sin6_scope_id == 0) return text;
     char zone[IF_NAMESIZE];
-    if (if_indextoname(v6->sin6_scope_id, zone) != nullptr) return absl::StrCat(text, "%", zone);
-    return absl::StrCat(text, "%", v6->sin6_scope_id);
+    if (if_indextoname(v6.sin6_scope_id, zone) != nullptr) return absl::StrCat(text, "%", zone);
+    return absl::StrCat(text, "%", v6.sin6_scope_id);
   }
   return "";
 }
 
 uint16_t SocketAddress::port() const {
   if (family() == AF_INET) {
-    return ntohs(As<sockaddr_in>()->sin_port);
+    return ntohs(Copy<sockaddr_in>().sin_port);
   }
   if (family() == AF_INET6) {
-    return ntohs(As<sockaddr_in6>()->sin6_port);
+    return ntohs(Copy<sockaddr_in6>().sin6_port);
   }
   return 0;
 }
 
 void SocketAddress::set_port(uint16_t port) {
-  if (family() == AF_INET) reinterpret_cast<sockaddr_in*>(words_.data())->sin_port = htons(port);
-  if (family() == AF_INET6) {
-    reinterpret_cast<sockaddr_in6*>(words_.data())->sin6_port = htons(port);
+  if (family() == AF_INET) {
+    auto v4 = Copy<sockaddr_in>();
+    v4.sin_port = htons(port);
+    *this = SocketAddress(&v4, length_);
+  } else if (family() == AF_INET6) {
+    auto v6 = Copy<sockaddr_in6>();
+    v6.sin6_port = htons(port);
+    *this = SocketAddress(&v6, length_);
   }
 }
 
 std::string SocketAddress::unix_path() const {
   constexpr socklen_t kPathOffset = offsetof(sockaddr_un, sun_path);
   if (!is_unix() || length_ <= kPathOffset) return "";
-  const auto* unix_address = As<sockaddr_un>();
+  const auto unix_address = Copy<sockaddr_un>();
   std::size_t size = length_ - kPathOffset;
-  if (unix_address->sun_path[0] != '\0') size = strnlen(unix_address->sun_path, size);
-  return std::string(unix_address->sun_path, size);
+  if (unix_address.sun_path[0] != '\0') size = strnlen(unix_address.sun_path, size);
+  return std::string(unix_address.sun_path, size);
 }
 
 std::string SocketAddress::ToString() const {

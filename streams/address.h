@@ -8,7 +8,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "absl/container/inlined_vector.h"
@@ -33,7 +35,7 @@ class SocketAddress {
   static SocketAddress OfLocal(int fd);
   static SocketAddress OfPeer(int fd);
 
-  int family() const { return data()->sa_family; }
+  int family() const { return Copy<sockaddr>().sa_family; }
   bool is_ip() const { return family() == AF_INET || family() == AF_INET6; }
   bool is_unix() const { return family() == AF_UNIX; }
   // The numeric host without brackets; "" if not IP.
@@ -54,8 +56,11 @@ class SocketAddress {
  private:
   SocketAddress(const void* data, socklen_t length);
   template <typename Sockaddr>
-  const Sockaddr* As() const {
-    return reinterpret_cast<const Sockaddr*>(words_.data());
+  Sockaddr Copy() const {
+    Sockaddr copy{};
+    std::memcpy(&copy, words_.data(),
+                std::min(sizeof(copy), words_.size() * sizeof(words_.front())));
+    return copy;
   }
 
   // A sockaddr of the family's size; those of IP need no memory of their own. `length_` is 0 for an

@@ -320,7 +320,13 @@ void EventLoop::RunBorrowed() {
       RunPosted();
       RunReady();
     } while (++rounds < kBorrowedIterations && !stop_.load(std::memory_order_relaxed) &&
+             !owner_waits_.load(std::memory_order_relaxed) &&
              (!ready_.empty() || posted_pending_.load(std::memory_order_relaxed)));
+    if (owner_waits_.load()) {
+      turn_.store(Turn::kOwners);
+      turn_.notify_one();
+      return;
+    }
     const bool earlier = !timers_.empty() && timers_.front()->deadline_ < wakes_at_;
     if (earlier) wakes_at_ = timers_.front()->deadline_;
     handed_back = earlier || !ready_.empty() || rounds == kBorrowedIterations || stop_.load();
@@ -334,17 +340,23 @@ void EventLoop::RunBorrowed() {
 }
 
 void EventLoop::WaitForEvents(absl::Duration timeout) {
-  if (!dispatch_enabled_.load(std::memory_order_relaxed) || timeout <= absl::ZeroDuration()) {
+  // The end of a loop is its owner's: nobody else could tell that the last task has ended.
+  if (!dispatch_enabled_.load(std::memory_order_relaxed) || shutting_down_ ||
+      timeout <= absl::ZeroDuration()) {
     return poller_->Wait(timeout);
   }
   wakes_at_ = timers_.empty() ? absl::InfiniteFuture() : timers_.front()->deadline_;
   turn_.store(Turn::kFree);
   poller_->Wait(timeout);
-  Turn turn = Turn::kFree;
-  while (!turn_.compare_exchange_weak(turn, Turn::kOwners)) {
-    if (turn == Turn::kBorrowed) turn_.wait(turn);
-    turn = Turn::kFree;
+  while (true) {
+    Turn turn = Turn::kFree;
+    if (turn_.compare_exchange_strong(turn, Turn::kOwners) || turn == Turn::kOwners) break;
+    // Not to whoever comes first: descriptors and timers would wait for as long as others have
+    // something to dispatch.
+    owner_waits_.store(true);
+    turn_.wait(Turn::kBorrowed);
   }
+  owner_waits_.store(false, std::memory_order_relaxed);
 }
 
 void EventLoop::CallSoon(absl::AnyInvocable<void()> callback) {

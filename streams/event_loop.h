@@ -229,8 +229,9 @@ class EventLoop {
   enum class Turn : int { kOwners, kFree, kBorrowed };
   std::atomic<bool> dispatch_enabled_{false};
   std::atomic<Turn> turn_{Turn::kOwners};
-  std::atomic<int> visitors_{0};  // threads inside Dispatch
-  absl::Time wakes_at_;           // at the latest, while the turn is free or borrowed
+  std::atomic<bool> owner_waits_{false};  // for the turn: the next one is the owner's
+  std::atomic<int> visitors_{0};          // threads inside Dispatch
+  absl::Time wakes_at_;                   // at the latest, while the turn is free or borrowed
 
   std::atomic<bool> stop_{false};
   std::atomic<bool> sleeping_{false};

@@ -18,6 +18,7 @@
 #include "streams/run_coroutine_threadsafe.h"
 #include "streams/sleep.h"
 #include "streams/wait_queue.h"
+#include "streams/with_cancel.h"
 
 namespace sockbroker::streams {
 namespace {
@@ -231,6 +232,34 @@ TEST(Dispatch, WhatEndsTheLoopMayBeDispatchedAndTheLoopWaitsForItsVisitors) {
     loop->RunForever();
     loop.reset();
     visitor.join();
+  }
+}
+
+TEST(Dispatch, TheLastTaskOfALoopThatIsDestroyedMayBeEndedByAnotherThread) {
+  for (int i = 0; i < 200; ++i) {
+    WaitQueue queue;
+    bool set = false;
+    std::atomic<bool> waiting{false};
+    auto loop = std::make_unique<EventLoop>();
+    loop->EnableDispatch();
+    // A clean-up that cancellation does not end.
+    loop->Spawn([](WaitQueue* queue, bool* set, std::atomic<bool>* waiting) -> Task<void> {
+      *waiting = true;
+      while (!*set) {
+        co_await Shielded(
+            [](WaitQueue* queue) -> Task<void> { (void)co_await queue->Wait(); }(queue));
+      }
+    }(&queue, &set, &waiting));
+    std::thread other([&, visit = std::make_unique<EventLoop::Visit>(loop.get())]() mutable {
+      while (!waiting) std::this_thread::yield();
+      visit->Dispatch([&] {
+        set = true;
+        queue.WakeAll();
+      });
+      visit.reset();
+    });
+    loop.reset();
+    other.join();
   }
 }
 
