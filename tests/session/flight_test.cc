@@ -46,11 +46,19 @@ TEST_F(FlightTest, ThereIsRoomAgainOnlyForWhatAnAnsweredPingStandsBehind) {
 
 TEST_F(FlightTest, AnAnswerToNoPingMakesNoRoom) {
   flight_.Sent(kLeast);
+  (void)flight_.Ping(now_);
+  flight_.OnPong(77, now_);
+  flight_.OnPong(0, now_);
+  EXPECT_EQ(flight_.room(), 0u);
+}
+
+TEST_F(FlightTest, AnAnswerStandsForThePingsBeforeItAndTheirsComeToNothing) {
+  flight_.Sent(kLeast / 2);
   const uint64_t first = flight_.Ping(now_);
+  flight_.Sent(kLeast / 2);
   const uint64_t second = flight_.Ping(now_);
   flight_.OnPong(second, now_);
-  flight_.OnPong(77, now_);
-  EXPECT_EQ(flight_.room(), 0u);
+  EXPECT_EQ(flight_.room(), kLeast);
   flight_.OnPong(first, now_);
   EXPECT_EQ(flight_.room(), kLeast);
 }
