@@ -1,8 +1,8 @@
 // BrokerAddress: where the broker listens, as people write it.
 //
-//   absl::StatusOr<BrokerAddress> address =
-//   BrokerAddress::Parse("unix:/run/sockbroker/sockbroker.sock"); address->target();   // what a
-//   gRPC channel is made for address->text();     // what messages call it
+//   auto address = BrokerAddress::Parse("unix:/run/sockbroker/sockbroker.sock");
+//   address->target();  // what a gRPC channel is made for
+//   address->text();    // what messages call it
 #pragma once
 
 #include <string>

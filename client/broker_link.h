@@ -1,9 +1,10 @@
 // BrokerLink: the way to the broker: a channel, a stub, and calls that are tried again while the
 // way is broken.
 //
-//   std::unique_ptr<BrokerLink> link = *BrokerLink::Connect(address);      // kUnavailable: nobody
-//   there v1::ReadResponse reply; grpc::Status status = link->Call(&BrokerLink::Stub::Read,
-//   request, &reply, {.canceller = &canceller});
+//   auto link = *BrokerLink::Connect(address);  // kUnavailable: nobody is there
+//   v1::ReadResponse reply;
+//   grpc::Status status =
+//       link->Call(&BrokerLink::Stub::Read, request, &reply, {.canceller = &canceller});
 //
 // Only what may be repeated goes through Call: a read with an offset, a write with offset and
 // writer, an open with a request_id, everything that only looks. All methods may be called from any

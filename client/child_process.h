@@ -1,7 +1,9 @@
 // ChildProcess: `sh -c COMMAND` with its standard input and output on pipes of ours.
 //
-//   absl::StatusOr<ChildProcess> child = ChildProcess::Spawn("cat", {{"SOCKBROKER_PEERADDR",
-//   "127.0.0.1"}}); write(child->input(), ...); read(child->output(), ...); child->CloseInput();
+//   auto child = ChildProcess::Spawn("cat", {{"SOCKBROKER_PEERADDR", "127.0.0.1"}});
+//   write(child->input(), ...);
+//   read(child->output(), ...);
+//   child->CloseInput();
 //   int status = child->Wait();
 //
 // It leads a process group of its own, so that a pipeline can be signalled as a whole. Its stderr

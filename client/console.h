@@ -1,9 +1,8 @@
 // What the program says on the side, on stderr and stdout, so that it can be read by people and
 // harms no terminal.
 //
-//   PrintError("connect to 127.0.0.1 port 9 failed: Connection refused");   // "sockbroker: ..." on
-//   stderr if (!PrintLine(text)) return kExitBrokenPipe;                           // on stdout, at
-//   once
+//   PrintError("connect to 127.0.0.1 port 9 failed");  // on stderr: "sockbroker: connect to ..."
+//   if (!PrintLine(text)) return kExitBrokenPipe;      // on stdout, at once
 #pragma once
 
 #include <string>

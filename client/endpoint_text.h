@@ -1,7 +1,7 @@
 // One end of a socket, as people read it.
 //
-//   EndpointText(connection.peer())   ->  "127.0.0.1:6379", "[::1]:80", "/run/x.sock", "@abstract",
-//   "-" (unnamed)
+//   EndpointText(connection.peer());  // "127.0.0.1:6379", "[::1]:80", "/run/x.sock", "@abstract"
+//                                     // or, for one without a name, "-"
 #pragma once
 
 #include <string>

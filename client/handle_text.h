@@ -1,8 +1,8 @@
 // Handles as people read and type them: hexadecimal, abbreviated like a git hash.
 //
-//   HandleText(connection.handle())                          ->  "9f86d081884c7d65..."
-//   absl::StatusOr<NamedHandle> named = ResolveHandle(link, "9f86");   // asks the broker what
-//   begins so named->handle                                            ->  the bytes for a request
+//   HandleText(connection.handle());                                  // "9f86d081884c7d65..."
+//   absl::StatusOr<NamedHandle> named = ResolveHandle(link, "9f86");  // asks the broker
+//   request.set_handle(named->handle);
 #pragma once
 
 #include <cstddef>

@@ -2,8 +2,8 @@
 // ways at once.
 //
 //   Pump pump(connection, STDIN_FILENO, STDOUT_FILENO, {}, &interrupt);
-//   PumpResult result = co_await pump.Run();      // until both directions have ended, or something
-//   ends it: result.sent, result.received, result.end
+//   PumpResult result = co_await pump.Run();  // until both directions have ended, or it is ended
+//   Report(result.sent, result.received, result.end);
 //
 // Broken links to the broker are not seen here. A byte that came from the peer is acknowledged to
 // the broker once it was written out, and not before: when this process dies, the broker still has

@@ -6,8 +6,9 @@
 //     const std::string reply = handshake.Feed(ReadExactly(handshake.wanted()));
 //     ... send `reply`, if any
 //   }
-//   if (handshake.failed()) ... the reply is out; close. Else connect to handshake.host(), port():
-//   send Socks5Reply(Socks5ReplyFor(status), local_address)
+//   if (handshake.failed()) ... the reply is out: close
+//   ... else connect to handshake.host(), port(), and send what was said of that:
+//   Socks5Reply(Socks5ReplyFor(status), local_address)
 //
 // Only "no authentication" and CONNECT; anything else is refused as the RFC says.
 #pragma once

@@ -1,10 +1,10 @@
 // StartTlsDialogue: what is said in clear before TLS may begin, in the protocols that begin without
 // it. It does no I/O.
 //
-//   std::unique_ptr<StartTlsDialogue> dialogue = MakeStartTlsDialogue("smtp", {"mail.example",
-//   ""}); std::string send; StartTlsDialogue::State state = dialogue->Feed("", &send);   // then
-//   with what the peer says if (state == StartTlsDialogue::State::kUpgrade) ... TLS begins
-//   dialogue->consumed() bytes in
+//   auto dialogue = MakeStartTlsDialogue("smtp", {"mail.example", ""});
+//   std::string send;
+//   StartTlsDialogue::State state = dialogue->Feed("", &send);  // then with what the peer says
+//   if (state == StartTlsDialogue::State::kUpgrade) ... TLS begins dialogue->consumed() bytes in
 //
 // It ends at an exact byte. What the peer glued behind its answer ("220 ready\r\nEVIL") is not
 // consumed: it belongs to the handshake, which it makes fail, and is never taken for something that

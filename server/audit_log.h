@@ -1,9 +1,9 @@
 // AuditLog: one line of JSON for each thing the broker opened, refused or closed for somebody. Who,
 // what and why; never payload, never a secret.
 //
-//   audit->Record({.kind = AuditEvent::Kind::kOpen, .rpc = "OpenConnection", .principal =
-//   "uid:1000",
-//                  .handle = handle, .requested = "example.org:443", .peer = "192.0.2.7:443"});
+//   audit->Record({.kind = AuditEvent::Kind::kOpen, .rpc = "OpenConnection",
+//                  .principal = "uid:1000", .handle = handle,
+//                  .requested = "example.org:443", .peer = "192.0.2.7:443"});
 //   // {"time":"2026-01-02T03:04:05.678Z","audit":"open","rpc":"OpenConnection",...}
 #pragma once
 

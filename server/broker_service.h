@@ -1,5 +1,5 @@
 // BrokerService: `service SocketBroker` on gRPC's callback API. Its methods run on gRPC's threads:
-// they check, find what the request names, and post to its loop, where everything else happens.
+// they check, find what the request names, and dispatch to its loop, where all else happens.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>

@@ -1,9 +1,10 @@
 // CreationTable: makes Open*, Start* and Accept idempotent. A request with a request_id begins one
 // attempt; the same request again waits for that attempt, or gets its result.
 //
-//   auto entered = table.Enter(key, fingerprint, /*abandonable=*/false, loop, [](const
-//   CreationOutcome& o) { ... }); if (entered.start) loop->Dispatch(... run it, then: if
-//   (!table.Finish(entered.attempt, outcome)) undo ...);
+//   auto entered = table.Enter(key, fingerprint, /*abandonable=*/false, loop,
+//                              [](const CreationOutcome& outcome) { ... });
+//   if (entered.start) loop->Dispatch(...);  // runs the attempt, and at its end:
+//   if (!table.Finish(entered.attempt, outcome)) Undo(outcome);  // nobody waits for it any more
 //
 // Safe from every thread; callbacks run without a lock, on the thread that calls Enter or Finish.
 #pragma once

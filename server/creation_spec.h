@@ -2,9 +2,9 @@
 // attempt at it runs.
 //
 //   CreationSpec spec;
-//   if (RpcStatus status = SpecOfOpen(core, principal, request, &spec); !status.ok()) return
-//   status; CreationTable::Entered entered = BeginCreation(core, std::move(spec), [](const
-//   CreationOutcome&) {});
+//   RpcStatus status = SpecOfOpen(core, principal, request, &spec);
+//   if (!status.ok()) return status;
+//   auto entered = BeginCreation(core, std::move(spec), [](const CreationOutcome&) {});
 #pragma once
 
 #include <functional>

@@ -1,8 +1,7 @@
 // DefaultBrokerSeed: what a broker's id is made of when --broker-id does not say.
 //
-//   const std::string seed = DefaultBrokerSeed(ThisHost(),
-//   {"unix:/run/sockbroker/sockbroker.sock"}); BrokerIdentity::Draw(seed);     // the same id after
-//   a restart: old handles are LOST, not WRONG_BROKER
+//   auto seed = DefaultBrokerSeed(ThisHost(), {"unix:/run/sockbroker/sockbroker.sock"});
+//   BrokerIdentity::Draw(seed);  // the same id after a restart: handles are LOST, not foreign
 #pragma once
 
 #include <string>

@@ -4,8 +4,8 @@
 //
 //   DescriptorBudget budget(*RaiseDescriptorLimit());
 //   std::optional<DescriptorBudget::Hold> hold = budget.Acquire();
-//   if (!hold) return ResourceExhausted("descriptors", budget.capacity());   // else: open, keep
-//   hold
+//   if (!hold) return ResourceExhausted("descriptors", budget.capacity());
+//   // else: open, and keep `hold` with what was opened
 #pragma once
 
 #include <atomic>

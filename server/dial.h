@@ -1,8 +1,8 @@
 // What makes connections and servers out of checked requests: the runners of creation attempts, on
 // their loops.
 //
-//   CreationOutcome outcome = co_await Dial(core, plan, {principal, attempt->key,
-//   "OpenConnection"});
+//   CreationOutcome outcome =
+//       co_await Dial(core, plan, {principal, attempt->key, "OpenConnection"});
 #pragma once
 
 #include <memory>

@@ -1,8 +1,7 @@
 // EventLog: what happened to connections lately, for those who watch: a ring of events, numbered.
 //
 //   uint64_t sequence = log.Publish(v1::ConnectionEvent::OPENED, "unix", snapshot);
-//   bool gap = !log.Read(&cursor, filter, 100, &events);       // events behind `cursor`; a gap:
-//   some were lost
+//   bool gap = !log.Read(&cursor, filter, 100, &events);  // behind `cursor`; a gap: some were lost
 //
 // Safe from every thread.
 #pragma once

@@ -1,8 +1,8 @@
 // Flags: what sockbrokerd's command line says.
 //
 //   std::variant<Flags, int> parsed = ParseFlags(argc, argv);
-//   if (const int* status = std::get_if<int>(&parsed)) return *status;     // --help, --version, a
-//   mistake Run(std::get<Flags>(parsed));
+//   if (const int* status = std::get_if<int>(&parsed)) return *status;  // --help, or a mistake
+//   Run(std::get<Flags>(parsed));
 #pragma once
 
 #include <spdlog/common.h>

@@ -4,8 +4,7 @@
 //
 //   Handle handle = Handle::Random(identity);
 //   std::optional<Handle> same = Handle::FromBytes(handle.bytes());
-//   handle.ToText();                                       // 64 hexadecimal digits, abbreviated
-//   like a git hash
+//   handle.ToText();  // 64 hexadecimal digits, abbreviated like a git hash
 #pragma once
 
 #include <array>

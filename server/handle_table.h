@@ -3,9 +3,9 @@
 // called.
 //
 //   table.Insert(handle, {.principal = "unix", .labels = labels}, record);
-//   auto found = table.Find("unix", handle_bytes);            // found.record, or found.tombstone
-//   table.Bury(handle, tombstone, bytes);                     // remembered for a while, then
-//   forgotten for (auto& item : table.Scan(query, 0, 100)) ...          // oldest first
+//   auto found = table.Find("unix", handle_bytes);         // found.record, or found.tombstone
+//   table.Bury(handle, tombstone, bytes);                  // remembered, and forgotten later
+//   for (auto& item : table.Scan(query, 0, 100)) ...       // oldest first
 #pragma once
 
 #include <cstddef>

@@ -1,8 +1,7 @@
 // Lease: how long something is kept with no call made for it.
 //
 //   Lease lease(loop, absl::Seconds(60), [this] { Expire(); });
-//   { Lease::Use use = lease.Begin();  ... }      // a call: pending while `use` lives, and counted
-//   again at its end
+//   { Lease::Use use = lease.Begin();  ... }  // a call: pending while `use` lives, then it counts
 //
 // On the loop's thread only.
 #pragma once

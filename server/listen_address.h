@@ -1,10 +1,9 @@
 // ListenAddress: where the broker itself can be reached, as `--listen` says it, and what is
 // refused.
 //
-//   absl::StatusOr<ListenAddress> a = ParseListenAddress("unix:/run/user/1000/broker.sock",
-//   policy); absl::StatusOr<ListenAddress> b = ParseListenAddress("127.0.0.1:0",
-//   {.insecure_loopback = true}); absl::StatusOr<ListenAddress> c =
-//   ParseListenAddress("fd:control", policy);   // socket activation
+//   auto a = ParseListenAddress("unix:/run/user/1000/broker.sock", policy);
+//   auto b = ParseListenAddress("127.0.0.1:0", {.insecure_loopback = true});
+//   auto c = ParseListenAddress("fd:control", policy);  // socket activation
 #pragma once
 
 #include <string>

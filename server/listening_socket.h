@@ -2,9 +2,8 @@
 // rights its kind needs, and gone without a trace at the end.
 //
 //   auto sockets = *ListeningSocket::Open(address, policy, inherited);
-//   std::puts(sockets[0].ToString().c_str());        //
-//   "unix:/run/user/1000/sockbroker/sockbroker.sock" accept4(sockets[0].fd(), ...); //
-//   "127.0.0.1:40721" for port 0
+//   std::puts(sockets[0].ToString().c_str());  // "unix:/run/x.sock"; for port 0 "127.0.0.1:40721"
+//   accept4(sockets[0].fd(), ...);
 #pragma once
 
 #include <sys/types.h>

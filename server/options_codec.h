@@ -2,8 +2,8 @@
 // field's path and what is allowed there.
 //
 //   ConnectionSettings settings;
-//   if (RpcStatus s = ParseConnectionOptions(request.options(), "options", limits, &settings);
-//   !s.ok()) return s;
+//   RpcStatus s = ParseConnectionOptions(request.options(), "options", limits, &settings);
+//   if (!s.ok()) return s;
 #pragma once
 
 #include <cstddef>

@@ -3,8 +3,8 @@
 //
 //   ReadSide reads(reader);
 //   ReadResult result;
-//   RpcStatus status = co_await reads.Read({.kind = ReadSpec::Kind::kExactly, .n = 4, .offset = 0},
-//   &gone, &result);
+//   RpcStatus status = co_await reads.Read(
+//       {.kind = ReadSpec::Kind::kExactly, .n = 4, .offset = 0}, &gone, &result);
 //
 // A read with an offset is kept: the bytes it returned stay here until a later read's offset shows
 // that they arrived. A read whose caller has gone (`gone`), or that was superseded, consumes

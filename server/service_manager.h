@@ -2,8 +2,7 @@
 // systemd with Type=notify, sd_notify(3).
 //
 //   const ServiceManager manager = ServiceManager::FromEnvironment();  // before any thread starts
-//   absl::Status told = manager.Tell("READY=1");                       // a unit that waited goes
-//   on
+//   absl::Status told = manager.Tell("READY=1");                       // its unit goes on
 #pragma once
 
 #include <string>

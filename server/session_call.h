@@ -3,8 +3,8 @@
 //
 //   return SessionCall::Start(core, PrincipalOf(*context, options));
 //
-// It lives on one loop. gRPC's reactions only post to it; what one round of the loop produced is
-// written once, at its end. The loop is chosen by the first connection or server that a frame
+// It lives on one loop. gRPC's reactions only dispatch to it; what one round of the loop produced
+// is written once, at its end. The loop is chosen by the first connection or server that a frame
 // names, so that traffic crosses no second loop.
 #pragma once
 

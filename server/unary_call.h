@@ -1,8 +1,8 @@
 // UnaryCall: a unary RPC that is answered from a loop.
 //
 //   auto call = UnaryCall::Start(loop);
-//   loop->Dispatch([call] { loop->Spawn(Answer(call), call->cancel_state()); });     // ...
-//   call->Finish(status); return call->reactor();
+//   loop->Dispatch([call] { loop->Spawn(Answer(call), call->cancel_state()); });
+//   return call->reactor();  // Answer ends with call->Finish(status)
 //
 // Two own it: gRPC, until OnDone, and whoever holds the shared pointer. When the caller goes away
 // (cancelled, deadline, connection lost) `gone` becomes true at once and the cancel state follows

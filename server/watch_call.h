@@ -3,8 +3,8 @@
 //
 //   return WatchCall::Start(core, context, request);
 //
-// It is a coroutine on one loop; gRPC's reactions only post to it, so one write is ever under way
-// and Finish is called once, after it.
+// It is a coroutine on one loop; gRPC's reactions only dispatch to it, so one write is ever under
+// way and Finish is called once, after it.
 #pragma once
 
 #include <grpcpp/support/server_callback.h>

@@ -2,10 +2,9 @@
 // sockets and no gRPC: a host does what a frame asks for, and a connection is an interface.
 //
 //   BrokerSession session(options, &host);
-//   absl::Status status = session.OnMessage(message, now);  // a fault of the session: end the
-//   stream with it while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
-//   session.OnLinkDown();                                    // every connection goes back to its
-//   lease
+//   absl::Status status = session.OnMessage(message, now);  // a fault: end the stream with it
+//   while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
+//   session.OnLinkDown();                                   // connections go back to their leases
 //
 // One loop's thread. docs/session.md is the specification.
 #pragma once

@@ -4,11 +4,10 @@
 //   ClientSession session(holder);
 //   ClientChannel* channel = session.Open(request, &listener);
 //   channel->Write(absl::Cord("hello"));
-//   session.OnLinkUp();                                   // Hello, then every channel: opened, or
-//   bound again while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
+//   session.OnLinkUp();    // Hello, then every channel: opened, or bound again
+//   while (link_free && session.HasOutput()) link.Write(session.NextBatch(now));
 //   absl::Status status = session.OnMessage(message, now);
-//   session.OnLinkDown();                                 // nothing is lost: what was not acked is
-//   kept
+//   session.OnLinkDown();  // nothing is lost: what was not acked is kept
 //
 // One loop's thread. docs/session.md is the specification.
 #pragma once

@@ -92,7 +92,7 @@ class Mux {
   // Its ack goes out with the control frames, because it will not be there later.
   void AckNow(MuxChannel* channel);
   // Acks that are not due go too: so that the sender hears of everything in the end. To be called
-  // some 50 ms after HasPendingAcks became true.
+  // kAckDelay after HasPendingAcks became true.
   void AckPending();
   bool HasPendingAcks() const { return !pending_acks_.empty(); }
   // The link is down: what was to be said on it is void, and nothing is on its way any more.

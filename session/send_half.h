@@ -4,12 +4,11 @@
 //
 //   SendHalf out({}, /*edge=*/65536);
 //   out.Append(absl::Cord("hello"));
-//   out.AddMark();                                              // eof, say
+//   out.AddMark();                                     // eof, say
 //   while (auto data = out.TakeData(65536)) send(data->offset, data->bytes);
-//   if (auto mark = out.TakeMark()) send_mark(*mark);           // in its place behind the bytes
-//   out.OnAck(taken, edge);                                     // forgets, and may send further
-//   out.Rewind(bound.write, bound.edge);                        // after a break: goes on exactly
-//   there
+//   if (auto mark = out.TakeMark()) send_mark(*mark);  // in its place behind the bytes
+//   out.OnAck(taken, edge);                            // forgets, and may send further
+//   out.Rewind(bound.write, bound.edge);               // after a break: goes on exactly there
 #pragma once
 
 #include <cstddef>

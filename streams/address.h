@@ -1,8 +1,7 @@
 // SocketAddress: where a socket's end is: IPv4, IPv6, or Unix (path, abstract, unnamed).
 //
 //   SocketAddress address = *SocketAddress::FromIp("127.0.0.1", 80);
-//   address.ToString();                     // "127.0.0.1:80", "[::1]:80", "/run/x.sock",
-//   "@abstract"
+//   address.ToString();      // "127.0.0.1:80", "[::1]:80", "/run/x.sock", "@abstract"
 #pragma once
 
 #include <netinet/in.h>

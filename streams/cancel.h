@@ -1,15 +1,14 @@
 // CancelSource and CancelToken: how a wait is told to end early.
 //
 //   CancelSource source;
-//   auto result = co_await WithCancel(reader.Read(100), source.token());   // kCancelled once
-//   somebody calls source.Cancel();                                                       //
-//   Cancel()
+//   auto result = co_await WithCancel(reader.Read(100), source.token());  // kCancelled after this:
+//   source.Cancel();                                                      // from another task
 //
 // Every task runs under a token that it inherits from whoever awaits it. Cancelling resumes the
 // innermost wait with the given status (kCancelled or kDeadlineExceeded); nothing is destroyed
 // under way, and a result that came first wins. Cancellation is level-triggered: once cancelled,
 // every later wait under the token ends at once too, so code that ignores the status can't go on
-// waiting. `Shielded` (shield.h) runs clean-up that must wait all the same.
+// waiting. `Shielded` (with_cancel.h) runs clean-up that must wait all the same.
 //
 // All of this lives on one loop's thread. To cancel from another thread, Post to the loop.
 #pragma once

@@ -2,9 +2,10 @@
 // these functions put it there and take it out.
 //
 //   absl::StatusOr<absl::Cord> line = co_await reader.ReadUntil("\r\n");
-//   if (auto incomplete = GetIncompleteRead(line.status())) use(incomplete->partial);    //
-//   IncompleteReadError if (auto overrun = GetLimitOverrun(line.status())) skip(overrun->consumed);
-//   // LimitOverrunError if (GetErrno(line.status()) == ECONNRESET) ... // OSError.errno
+//   // IncompleteReadError.partial, LimitOverrunError.consumed, OSError.errno:
+//   if (auto incomplete = GetIncompleteRead(line.status())) use(incomplete->partial);
+//   if (auto overrun = GetLimitOverrun(line.status())) skip(overrun->consumed);
+//   if (GetErrno(line.status()) == ECONNRESET) ...
 //
 // Codes: kInvalidArgument is ValueError and TypeError, kFailedPrecondition RuntimeError (wrong
 // state), kUnavailable an OSError of the network (GetErrno), kNotFound socket.gaierror, kOutOfRange

@@ -1,12 +1,13 @@
-// EventLoop: one thread's callbacks, timers and descriptors. asyncio's event loop.
+// EventLoop: callbacks, timers and descriptors, run by one thread at a time. asyncio's event loop.
 //
 //   EventLoop loop;
 //   absl::Status status = loop.RunUntilComplete(Main());   // asyncio.run(main())
 //
-// Everything but `Post`, `Dispatch` and `Stop` belongs to the thread that runs the loop. An
-// iteration is asyncio's: wait for descriptors and timers, account for all that happened, then run
-// what was ready at that moment; what becomes ready meanwhile runs in the next iteration. When the
-// loop is destroyed, tasks that still run are cancelled and run to their end first.
+// Everything but `Post`, `Dispatch`, `EnableDispatch` and `Stop` belongs to the thread that runs
+// the loop. An iteration is asyncio's: wait for descriptors and timers, account for all that
+// happened, then run what was ready at that moment; what becomes ready meanwhile runs in the next
+// iteration. When the loop is destroyed, tasks that still run are cancelled and run to their end
+// first.
 #pragma once
 
 #include <atomic>
@@ -115,8 +116,8 @@ class EventLoop {
     EventLoop* const loop_;
   };
   // Allows Dispatch to run this loop on other threads: one at a time, but not always the same, so
-  // that nothing on the loop may block, or keep anything in thread_local variables. Any thread, at
-  // any time.
+  // that nothing on the loop may block, or keep anything in thread_local variables (but for caches
+  // that any thread may empty). Any thread, at any time.
   void EnableDispatch() { dispatch_enabled_.store(true, std::memory_order_relaxed); }
   // Runs `callback` in the next iteration. This loop's thread only.
   void CallSoon(absl::AnyInvocable<void()> callback);

@@ -1,9 +1,8 @@
 // Gather: asyncio.gather. Runs tasks side by side and gives their results in the order of the
 // arguments.
 //
-//   auto both = co_await Gather(Fetch(a), Fetch(b));              // StatusOr<tuple>: the first
-//   error in time, at once auto [x, y] = co_await GatherSettled(Fetch(a), Fetch(b));     //
-//   return_exceptions=True: one StatusOr each
+//   auto both = co_await Gather(Fetch(a), Fetch(b));  // a StatusOr of both, or the first error
+//   auto [x, y] = co_await GatherSettled(Fetch(a), Fetch(b));  // a StatusOr each
 //
 // As in asyncio, Gather's first error does not cancel the siblings: they go on in the background
 // and what they give is dropped. Cancelling the gather cancels every child and waits until all have

@@ -1,10 +1,11 @@
 // OpenConnection and OpenUnixConnection: asyncio.open_connection and open_unix_connection.
 //
 //   absl::StatusOr<Connection> connection = co_await OpenConnection("example.org", 80);
-//   if (!connection.ok()) co_return connection.status();      // GetErrno, GetAttempts,
-//   GetResolverError say more auto [reader, writer] = *std::move(connection);
+//   if (!connection.ok()) co_return connection.status();
+//   auto [reader, writer] = *std::move(connection);
 //
-// Cancelling ends every attempt and closes its socket.
+// GetErrno, GetAttempts and GetResolverError say more about a failure. Cancelling ends every
+// attempt and closes its socket.
 #pragma once
 
 #include <functional>

@@ -2,8 +2,7 @@
 // thread runs.
 //
 //   ConcurrentFuture<absl::StatusOr<int>> future = RunCoroutineThreadsafe(Answer(), &loop);
-//   absl::StatusOr<int> answer = *future.Result(absl::Seconds(5));    // nullopt: not yet; the task
-//   goes on
+//   auto answer = future.Result(absl::Seconds(5));  // nullopt: not yet; the task goes on
 #pragma once
 
 #include <chrono>

@@ -1,8 +1,7 @@
 // Sleep and Yield: asyncio.sleep.
 //
-//   absl::Status status = co_await Sleep(absl::Seconds(1));   // OK, or why it ended early
-//   co_await Yield();                                         // lets everything else that is ready
-//   run once
+//   absl::Status status = co_await Sleep(absl::Seconds(1));  // OK, or why it ended early
+//   co_await Yield();                                        // all that is ready runs once
 #pragma once
 
 #include <coroutine>

@@ -1,7 +1,8 @@
 // StreamReader: asyncio.StreamReader. The reading side of a connection.
 //
-//   absl::StatusOr<absl::Cord> line = co_await reader.ReadLine();        // "GET / HTTP/1.1\r\n";
-//   empty at EOF absl::StatusOr<absl::Cord> body = co_await reader.ReadExactly(42);
+//   absl::StatusOr<absl::Cord> line = co_await reader.ReadLine();     // "GET / HTTP/1.1\r\n"
+//   absl::StatusOr<absl::Cord> body = co_await reader.ReadExactly(42);
+//   absl::StatusOr<absl::Cord> some = co_await reader.Read(1000);     // empty at EOF
 //
 // A handle: copies share the stream. One coroutine may wait for data at a time; a second that would
 // have to wait gets kFailedPrecondition. Cancelling a wait loses nothing: a later call sees all

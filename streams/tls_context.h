@@ -1,8 +1,8 @@
 // TlsContext: what one side of TLS connections brings: roots, certificate, ALPN, versions. Python's
 // ssl.SSLContext.
 //
-//   auto client = TlsContext::Create({.side = TlsSide::kClient});                       // the
-//   system's roots auto server = TlsContext::Create({.side = TlsSide::kServer,
+//   auto client = TlsContext::Create({.side = TlsSide::kClient});  // the system's roots
+//   auto server = TlsContext::Create({.side = TlsSide::kServer,
 //                                     .certificate_pem = chain, .private_key_pem = key});
 //   co_await OpenConnection("example.org", 443, {.tls = {.context = *client}});
 //

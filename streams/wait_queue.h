@@ -4,8 +4,8 @@
 //
 //   WaitQueue changed;
 //   while (!condition) {
-//     if (absl::Status status = co_await changed.Wait(); !status.ok()) co_return status;   //
-//     cancelled, deadline
+//     absl::Status status = co_await changed.Wait();
+//     if (!status.ok()) co_return status;  // cancelled, deadline
 //   }
 //   ...  condition = true; changed.WakeAll();
 //

@@ -1,9 +1,8 @@
 // WithCancel and Shielded: run a task under another token than its awaiter's.
 //
-//   CancelSource source(co_await GetCancelToken());                       // ends with us, or when
-//   we say so auto line = co_await WithCancel(reader.ReadLine(), source.token()); co_await
-//   Shielded(writer.WaitClosed());                               // clean-up that waits though we
-//   are cancelled
+//   CancelSource source(co_await GetCancelToken());  // ends with us, or when we say so
+//   auto line = co_await WithCancel(reader.ReadLine(), source.token());
+//   co_await Shielded(writer.WaitClosed());          // clean-up that waits though we are cancelled
 #pragma once
 
 #include <coroutine>

@@ -1,11 +1,11 @@
 // Echoes through a broker: one message under way on each of N connections.
 //
-//   bench_session_load session ADDRESS TARGET_PORT PID CONNECTIONS SIZE SECONDS   channels of one
-//   session bench_session_load stream  ADDRESS TARGET_PORT PID CONNECTIONS SIZE SECONDS   a gRPC
-//   stream for each bench_session_load idle    ADDRESS TARGET_PORT PID CONNECTIONS opens, says
-//   "ready", waits for its
-//                                                                                 standard input's
-//                                                                                 end
+//   bench_session_load session ADDRESS TARGET_PORT PID CONNECTIONS SIZE SECONDS
+//       the channels of one session
+//   bench_session_load stream ADDRESS TARGET_PORT PID CONNECTIONS SIZE SECONDS
+//       a gRPC stream for each
+//   bench_session_load idle ADDRESS TARGET_PORT PID CONNECTIONS
+//       opens, says "ready", waits for the end of its standard input
 //
 // Prints one line of JSON.
 #include <grpcpp/generic/generic_stub.h>

@@ -5,10 +5,11 @@
 //   connection->writer.Write("PING\r\n");
 //   absl::StatusOr<std::string> pong = connection->reader.ReadLine(absl::Seconds(5));
 //
-// A thread of the library's runs the loop. Every call may come from every thread but that one.
-// Where there is a timeout, kDeadlineExceeded says that it has passed; nothing is lost then: a
-// later call gets the bytes. Meanings and errors are those of broker.h, connection.h and server.h;
-// callbacks in options run on the library's thread and must not wait.
+// The loop runs on a thread of the library's, on gRPC's, or inside a call: one at a time. So
+// callbacks in options may run on any of these threads; they must not wait, nor call what is
+// declared here. Where there is a timeout, kDeadlineExceeded says that it has passed; nothing is
+// lost then: a later call gets the bytes. Meanings and errors are those of broker.h,
+// connection.h and server.h.
 #pragma once
 
 #include <cstddef>

@@ -2,12 +2,13 @@
 // over one link that is made again when it breaks.
 //
 //   streams::Task<absl::Status> Main() {
-//     absl::StatusOr<Broker> broker = co_await
-//     Broker::Connect("unix:/run/sockbroker/sockbroker.sock"); if (!broker.ok()) co_return
-//     broker.status(); auto connection = co_await broker->OpenConnection("127.0.0.1", 6379); if
-//     (!connection.ok()) co_return connection.status(); auto [reader, writer] =
-//     *std::move(connection); writer.Write("PING\r\n"); absl::StatusOr<absl::Cord> pong = co_await
-//     reader.ReadLine();
+//     auto broker = co_await Broker::Connect("unix:/run/sockbroker/sockbroker.sock");
+//     if (!broker.ok()) co_return broker.status();
+//     auto connection = co_await broker->OpenConnection("127.0.0.1", 6379);
+//     if (!connection.ok()) co_return connection.status();
+//     auto [reader, writer] = *std::move(connection);
+//     writer.Write("PING\r\n");
+//     absl::StatusOr<absl::Cord> pong = co_await reader.ReadLine();
 //     ...
 //
 // For coroutines of one event loop; blocking.h is the same for plain threads. A handle: copies

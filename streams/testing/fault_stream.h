@@ -1,9 +1,9 @@
 // FaultStream: a ByteStream around another that spoils the traffic, in either direction: holds it,
 // splits it, delays it, or fails at an exact byte.
 //
-//   auto stream = std::make_shared<FaultStream>(loop, inner, Faults{.split = 1}, Faults{});   //
-//   one byte at a time stream->HoldOutgoing();                                  // the peer is told
-//   nothing ... stream->ReleaseOutgoing();                               // ... until now
+//   auto stream = std::make_shared<FaultStream>(loop, inner, Faults{.split = 1}, Faults{});
+//   stream->HoldOutgoing();     // the peer is told nothing ...
+//   stream->ReleaseOutgoing();  // ... until now
 //
 // Order is always kept: EOF, the end and errors stay behind the bytes before them. The water marks
 // hold for what is kept here and for what the inner stream buffers, each by itself.

@@ -3,9 +3,10 @@
 //
 //   class Reads : public BrokerFixture {};
 //   TEST_F(Reads, ...) {
-//     auto [handle, peer] = Connect();                  // a connection of the broker's, and its
-//     other end peer.Send("line\n"); EXPECT_EQ(ReadLine(handle).data(), "line\n");
-//     Advance(absl::Seconds(60));                       // leases, time-outs
+//     auto [handle, peer] = Connect();  // a connection of the broker's, and its other end
+//     peer.Send("line\n");
+//     EXPECT_EQ(ReadLine(handle).data(), "line\n");
+//     Advance(absl::Seconds(60));       // leases, time-outs
 //   }
 #pragma once
 

@@ -1,9 +1,8 @@
 // SessionCall: one Session stream to the broker, whatever carries it: gRPC, or memory in a test.
 //
-//   std::unique_ptr<SessionCall> call = dial(&listener);      // OnEnded comes if it does not work
-//   call->Write(batch);                                       // one at a time: OnWritten answers
-//   call.reset();                                             // cancels; the listener is left
-//   alone
+//   std::unique_ptr<SessionCall> call = dial(&listener);  // OnEnded comes if it does not work
+//   call->Write(batch);                                   // one at a time: OnWritten answers
+//   call.reset();                                         // cancels; no more calls come
 //
 // One loop's thread, calls and callbacks alike.
 #pragma once

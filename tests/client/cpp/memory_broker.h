@@ -6,8 +6,8 @@
 //   auto [reader, writer] = *co_await broker.OpenConnection("peer", 1);
 //   MemoryPeer& peer = memory.peer(0);
 //   peer.Send("hello");
-//   memory.Cut();                                     // every link breaks; the next is made at
-//   once memory.Restart();                                 // another incarnation: all is lost
+//   memory.Cut();      // every link breaks; the next is made at once
+//   memory.Restart();  // another incarnation: all is lost
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // The client library of sockbroker: everything a program needs.
 //
-//   find_package(sockbroker REQUIRED)
+//   find_package(sockbroker REQUIRED COMPONENTS client)
 //   target_link_libraries(my_program PRIVATE sockbroker::client)
 //
 //   #include <sockbroker/client.h>
