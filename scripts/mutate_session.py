@@ -48,7 +48,7 @@ MUTATIONS = [
     ("the end comes before the last bytes", "session/broker_session.cc",
      "  if (!closing_ && !connection_->Exhausted()) return false;\n", ""),
     ("a client binds with what it received, not with what it consumed", "session/client_session.cc",
-     "SetPosition(channel->in.consumed(), bind->mutable_read());", "SetPosition(channel->in.received(), bind->mutable_read());"),
+     "*bind->mutable_read() = ToProto(channel->in.consumed());", "*bind->mutable_read() = ToProto(channel->in.received());"),
     ("a client reads on while an upgrade is under way", "session/client_session.cc",
      "if (channel == nullptr || channel->discard_from_.has_value()) return;", "if (channel == nullptr) return;"),
     ("a pong makes no room for more data", "session/flight.cc",

@@ -4,30 +4,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "session/proto_values.h"
 
 namespace sockbroker::session {
 namespace {
 
 constexpr std::size_t kHolderSize = 16;
-
-Position FromProto(const v1::Position& position) { return {position.offset(), position.marks()}; }
-
-v1::Position ToProto(Position position) {
-  v1::Position proto;
-  proto.set_offset(position.offset);
-  proto.set_marks(position.marks);
-  return proto;
-}
-
-google::rpc::Status StatusProto(const absl::Status& status) {
-  google::rpc::Status proto;
-  proto.set_code(status.raw_code());
-  proto.set_message(std::string(status.message()));
-  v1::ErrorDetail detail;
-  detail.set_reason(absl::IsOutOfRange(status) ? v1::OFFSET_OUT_OF_RANGE : v1::SESSION_FAULT);
-  proto.add_details()->PackFrom(detail);
-  return proto;
-}
 
 void WritePing(uint64_t nonce, FrameWriter* writer) {
   v1::BrokerFrame frame;
@@ -297,11 +279,21 @@ absl::Status BrokerSession::CheckNewNumber(uint32_t number) {
     return absl::InvalidArgumentError(
         absl::StrCat("channel ", number, " was used already, or one above it"));
   }
-  if (channels_.size() + listening_.size() >= options_.max_channels) {
-    return absl::ResourceExhaustedError("too many channels in one session");
-  }
   highest_client_number_ = number;
   return absl::OkStatus();
+}
+
+bool BrokerSession::HasRoom(uint32_t number) {
+  if (channels_.size() + listening_.size() < options_.max_channels) return true;
+  v1::ErrorDetail detail;
+  detail.set_reason(v1::QUOTA);
+  detail.set_retryable(true);
+  detail.set_limit_name("channels");
+  detail.set_limit_value(options_.max_channels);
+  Failed(number,
+         ToProto(absl::ResourceExhaustedError("the session has as many channels as it may have"),
+                 detail));
+  return false;
 }
 
 absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
@@ -329,6 +321,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
     case Frame::kOpen: {
       const uint32_t number = frame->open().channel();
       if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+      if (!HasRoom(number)) return absl::OkStatus();
       Add(number, {}, frame->open().edge(), {}, options_.initial_window)->opening_ = true;
       host_->Open(std::move(*frame->mutable_open()));
       return absl::OkStatus();
@@ -336,14 +329,20 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
     case Frame::kBind: {
       const uint32_t number = frame->bind().channel();
       if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+      if (!HasRoom(number)) return absl::OkStatus();
       Add(number, {}, frame->bind().edge(), {}, 0);
       host_->Bind(std::move(*frame->mutable_bind()), holder_);
       return absl::OkStatus();
     }
     case Frame::kListen: {
       const uint32_t number = frame->listen().channel();
+      // Further credits for a channel that has ended crossed its end.
+      const bool ended = number % 2 == 1 && number <= highest_client_number_ &&
+                         !listening_.contains(number) && !channels_.contains(number);
+      if (ended) return absl::OkStatus();
       if (!listening_.contains(number)) {
         if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
+        if (!HasRoom(number)) return absl::OkStatus();
         listening_.insert(number);
       }
       host_->Listen(std::move(*frame->mutable_listen()));
@@ -405,7 +404,9 @@ BrokerChannel* BrokerSession::Find(uint32_t number) {
 
 void BrokerSession::Fault(BrokerChannel* channel, const absl::Status& status) {
   channel->LetGo();
-  Failed(channel->number, StatusProto(status));
+  v1::ErrorDetail detail;
+  detail.set_reason(absl::IsOutOfRange(status) ? v1::OFFSET_OUT_OF_RANGE : v1::SESSION_FAULT);
+  Failed(channel->number, ToProto(status, detail));
 }
 
 void BrokerSession::Failed(uint32_t number, google::rpc::Status status) {
@@ -501,10 +502,7 @@ void BrokerSession::OnClose(v1::ClientFrame* frame) {
   if (channel == nullptr) return;
   if (channel->connection_ == nullptr) {
     // The host finds no channel when the connection is there.
-    google::rpc::Status status;
-    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
-    status.set_message("aborted before it was there");
-    Failed(number, std::move(status));
+    Failed(number, ToProto(absl::CancelledError("aborted before it was there")));
     return;
   }
   channel->closing_ = true;

@@ -143,7 +143,6 @@ class BrokerChannel final : public MuxChannel, public ConnectionListener {
   bool Apply(const v1::ClientFrame& mark);
   // False: what was held ended the channel, and it is no more.
   bool ApplyHeld();
-  void AddReadMark(v1::BrokerFrame frame);
   void Connect(std::shared_ptr<BrokerConnection> connection) {
     connection_ = std::move(connection);
     connection_->OnBinding(this);
@@ -251,6 +250,8 @@ class BrokerSession {
 
   absl::Status OnFrame(v1::ClientFrame* frame);
   absl::Status CheckNewNumber(uint32_t number);
+  // False: one channel more would be too many, and it was told Failed.
+  bool HasRoom(uint32_t number);
   void OnData(DataFrame* data);
   void OnAck(const v1::Ack& ack);
   void OnMark(uint32_t channel, const v1::Position& at, v1::ClientFrame* frame);

@@ -3,17 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "session/proto_values.h"
+
 namespace sockbroker::session {
 namespace {
 
 constexpr uint64_t kMaxWindow = 16 << 20;
-
-Position FromProto(const v1::Position& position) { return {position.offset(), position.marks()}; }
-
-void SetPosition(Position position, v1::Position* proto) {
-  proto->set_offset(position.offset);
-  proto->set_marks(position.marks);
-}
 
 const std::string& RequestId(const v1::Open& open) {
   return open.has_tcp() ? open.tcp().request_id() : open.unix().request_id();
@@ -71,11 +66,8 @@ void ClientChannel::Close() {
 
 void ClientChannel::Abort() {
   if (state_ == State::kNew) {
-    google::rpc::Status status;
-    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
-    status.set_message("aborted before anybody was asked");
     const std::unique_ptr<ClientChannel> owner = session_->Remove(this);
-    listener_->OnFailed(status);
+    listener_->OnFailed(ToProto(absl::CancelledError("aborted before anybody was asked")));
     return;
   }
   aborted_ = true;
@@ -133,15 +125,15 @@ void ClientChannel::WriteMark(Position at, FrameWriter* writer) {
   switch (frame.frame_case()) {
     case v1::ClientFrame::kEof:
       frame.mutable_eof()->set_channel(number);
-      SetPosition(at, frame.mutable_eof()->mutable_at());
+      *frame.mutable_eof()->mutable_at() = ToProto(at);
       break;
     case v1::ClientFrame::kStartTls:
       frame.mutable_start_tls()->set_channel(number);
-      SetPosition(at, frame.mutable_start_tls()->mutable_at());
+      *frame.mutable_start_tls()->mutable_at() = ToProto(at);
       break;
     default:
       frame.mutable_close()->set_channel(number);
-      SetPosition(at, frame.mutable_close()->mutable_at());
+      *frame.mutable_close()->mutable_at() = ToProto(at);
       break;
   }
   writer->Add(frame);
@@ -199,7 +191,7 @@ ClientChannel* ClientSession::Bind(std::string handle, bool steal, std::optional
   v1::Bind& bind = channel->bind_.emplace();
   bind.set_steal(steal);
   if (read.has_value()) {
-    SetPosition(*read, bind.mutable_read());
+    *bind.mutable_read() = ToProto(*read);
     channel->in = ReceiveHalf(*read, window_);
   }
   if (welcome_) Ask(channel);
@@ -300,20 +292,15 @@ void ClientSession::OnWelcome(const v1::Welcome& welcome) {
 void ClientSession::Ask(ClientChannel* channel) {
   if (channel->aborted_ && channel->handle_.empty()) {
     // It was given up before its answer came: asking again would only open another.
-    google::rpc::Status status;
-    status.set_code(static_cast<int>(absl::StatusCode::kCancelled));
-    status.set_message("aborted before the broker answered");
     const std::unique_ptr<ClientChannel> owner = Remove(channel);
-    owner->listener_->OnFailed(status);
+    owner->listener_->OnFailed(ToProto(absl::CancelledError("aborted before the broker answered")));
     return;
   }
   if (channel->open_.has_value() && channel->handle_.empty() &&
       channel->state_ != ClientChannel::State::kNew && RequestId(*channel->open_).empty()) {
-    google::rpc::Status status;
-    status.set_code(static_cast<int>(absl::StatusCode::kUnavailable));
-    status.set_message("the link broke before the answer, and the open has no request_id");
     const std::unique_ptr<ClientChannel> owner = Remove(channel);
-    owner->listener_->OnFailed(status);
+    owner->listener_->OnFailed(ToProto(absl::UnavailableError(
+        "the link broke before the answer, and the open has no request_id")));
     return;
   }
   channel->number = next_number_;
@@ -345,7 +332,7 @@ void ClientSession::Ask(ClientChannel* channel) {
       bind->set_epoch(channel->epoch_);
       // Not what was received: until it is consumed it may have to be had again (by a process that
       // takes over), or may belong to a TLS handshake. What comes twice is dropped.
-      SetPosition(channel->in.consumed(), bind->mutable_read());
+      *bind->mutable_read() = ToProto(channel->in.consumed());
     }
   }
   channel->state_ = ClientChannel::State::kWaiting;
@@ -397,11 +384,8 @@ void ClientSession::Fault(ClientChannel* channel, const absl::Status& status) {
   v1::ClientFrame frame;
   frame.mutable_detach()->set_channel(channel->number);
   mux_.Control(frame);
-  google::rpc::Status proto;
-  proto.set_code(status.raw_code());
-  proto.set_message(std::string(status.message()));
   const std::unique_ptr<ClientChannel> owner = Remove(channel);
-  owner->listener_->OnFailed(proto);
+  owner->listener_->OnFailed(ToProto(status));
 }
 
 absl::Status ClientSession::OnMessage(absl::Cord message, absl::Time now) {

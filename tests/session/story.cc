@@ -463,7 +463,8 @@ class BrokerEnd final : public End {
       options.broker_id = Bytes(Object(story_, "broker"), "broker_id");
       options.incarnation = Number(Object(story_, "broker"), "incarnation", 1) + deaths_;
       options.initial_window = Number(Object(story_, "broker"), "initial_window", 16);
-      options.max_channels = 100;
+      options.max_channels =
+          static_cast<uint32_t>(Number(Object(story_, "broker"), "max_channels", 100));
       stream.session = std::make_unique<BrokerSession>(options, stream.host.get());
       stream.fault = absl::OkStatus();
     } else {
