@@ -100,11 +100,12 @@ void Run(const typename Protocol::endpoint& endpoint, const std::string& mode, c
 
 int main(int argc, char** argv) {
   const std::string mode = argc == 3 ? argv[1] : "";
-  if (mode != "echo" && mode != "discard" && mode != "source") {
+  const std::string address = argc == 3 ? argv[2] : "";
+  if ((mode != "echo" && mode != "discard" && mode != "source") ||
+      (address != "tcp" && !address.starts_with("unix:"))) {
     std::fprintf(stderr, "usage: %s echo|discard|source tcp|unix:PATH\n", argv[0]);
     return 2;
   }
-  const std::string address = argv[2];
   if (address == "tcp") {
     Run<tcp>(tcp::endpoint(asio::ip::address_v4::loopback(), 0), mode, "");
   } else {

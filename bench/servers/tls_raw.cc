@@ -79,13 +79,15 @@ SSL_CTX* MakeContext() {
 
 int main(int argc, char** argv) {
   const std::string mode = argc == 3 ? argv[1] : "";
-  if (mode != "discard" && mode != "source") {
+  const std::string address = argc == 3 ? argv[2] : "";
+  if ((mode != "discard" && mode != "source") ||
+      (address != "tcp" && !address.starts_with("unix:"))) {
     std::fprintf(stderr, "usage: %s discard|source tcp|unix:PATH\n", argv[0]);
     return 2;
   }
   std::signal(SIGPIPE, SIG_IGN);
   SSL_CTX* context = MakeContext();
-  const int listener = Listen(argv[2]);
+  const int listener = Listen(address);
   if (listener < 0) {
     std::perror("listen");
     return 1;

@@ -45,7 +45,11 @@ async def serve(api, address):
     await server.serve_forever()
 
 
-if len(sys.argv) != 3 or sys.argv[1] not in ("streams", "protocol"):
+if (
+    len(sys.argv) != 3
+    or sys.argv[1] not in ("streams", "protocol")
+    or not (sys.argv[2] == "tcp" or sys.argv[2].startswith("unix:"))
+):
     sys.exit(__doc__)
 uvloop.install()
 asyncio.run(serve(sys.argv[1], sys.argv[2]))
