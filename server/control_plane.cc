@@ -168,7 +168,6 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> ControlPlane::Start(
     absl::MutexLock lock(&p.mutex);
     for (ListeningSocket& socket : sockets) {
       plane->addresses_.push_back(socket.ToString());
-      plane->socket_addresses_.push_back(socket.address());
       ControlListenerOptions how = listening(socket.tls());
       p.listeners.push_back(
           std::make_unique<ControlListener>(p.thread->loop(), std::move(socket), std::move(how)));

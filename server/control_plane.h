@@ -64,7 +64,6 @@ class ControlPlane {
 
   // Where it listens, in the order given, with real ports: "unix:PATH", "127.0.0.1:40721".
   const std::vector<std::string>& addresses() const { return addresses_; }
-  const std::vector<streams::SocketAddress>& socket_addresses() const { return socket_addresses_; }
 
   // The health service's answer, for the server as a whole and for every service.
   void SetServing(bool serving);
@@ -82,7 +81,6 @@ class ControlPlane {
 
   std::unique_ptr<Parts> parts_;
   std::vector<std::string> addresses_;
-  std::vector<streams::SocketAddress> socket_addresses_;
 };
 
 }  // namespace sockbroker::server

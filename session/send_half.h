@@ -41,8 +41,6 @@ class SendHalf {
   // The next mark, if it is its turn. Marks need no window.
   std::optional<Position> TakeMark();
   bool CanSend() const { return MarkIsNext() || SendableBytes() > 0; }
-  // There is something to say that the edge does not allow.
-  bool Blocked() const { return !CanSend() && sent_ < end_; }
 
   // The receiver has everything below `taken` and allows sending up to `edge`. An ack may come late
   // (nothing happens) but never claim what was not sent: kInvalidArgument.

@@ -112,7 +112,6 @@ class TlsStream final : public ByteStream,
   void ControlReading();
   void PeerClosed();
   void BeginShutdown();
-  void FinishShutdown();
   void FailWith(absl::Status status);
 
   EventLoop* const loop_;

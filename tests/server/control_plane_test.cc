@@ -19,6 +19,7 @@
 #include "absl/synchronization/notification.h"
 #include "server/listen_address.h"
 #include "sockbroker/v1/sockbroker.grpc.pb.h"
+#include "streams/address.h"
 #include "streams/testing/status_matchers.h"
 #include "tests/server/temporary_directory.h"
 
@@ -129,7 +130,7 @@ TEST_F(ControlPlaneTest, AfterRunningOutOfDescriptorsThePortWorksAgain) {
   hoard.reserve(256);
   for (int fd; (fd = dup(client.get())) >= 0;) hoard.emplace_back(fd);
   const int why_no_more = errno;
-  const streams::SocketAddress& address = plane_->socket_addresses()[0];
+  const auto address = *streams::SocketAddress::FromUnixPath(directory_.path("b.sock"));
   const bool connected = connect(client.get(), address.data(), address.size()) == 0;
   if (connected) paused.WaitForNotification();
   hoard.clear();
