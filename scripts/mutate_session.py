@@ -31,8 +31,6 @@ MUTATIONS = [
      "  kept_.RemovePrefix(std::min<uint64_t>(kept_.size(), taken.offset - taken_.offset + (taken.offset > 100 ? 1 : 0)));"),
     ("the edge is not kept", "session/send_half.cc",
      "  uint64_t until = std::min(end_.offset, edge_);", "  uint64_t until = end_.offset;"),
-    ("a revoked edge does not fall", "session/send_half.cc",
-     "  edge_ = std::min(edge_, std::max(edge, sent_.offset));\n", ""),
     ("what was under way when the edge was revoked is refused", "session/receive_half.cc",
      "const uint64_t edge = std::max(edge_, revoked_edge_);", "const uint64_t edge = edge_;"),
     ("what was read and not taken is not given back", "session/broker_session.cc",
@@ -53,8 +51,6 @@ MUTATIONS = [
      "if (channel == nullptr || channel->discard_from_.has_value()) return;", "if (channel == nullptr) return;"),
     ("a pong makes no room for more data", "session/flight.cc",
      "  arrived_ = mark.sent;\n", ""),
-    ("what was on its way when the link broke still counts on the next one", "session/mux.cc",
-     "  flight_ = Flight(least_flight_);\n", ""),
 ]
 
 
