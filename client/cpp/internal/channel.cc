@@ -152,7 +152,7 @@ streams::Task<absl::Status> Channel::WaitBound(std::shared_ptr<Channel> channel)
   }
   if (channel->epoch_ != 0) co_return absl::OkStatus();
   if (!channel->end_.ok()) co_return channel->end_;
-  // It ended well, but before: what is asked for now is not to be had.
+  // It had ended, and well, before anybody asked for it.
   v1::ErrorDetail detail;
   detail.set_reason(v1::CLOSED);
   detail.set_close_reason(channel->close_reason_);
