@@ -542,9 +542,9 @@ BrokerChannel* BrokerSession::Opened(uint32_t number, Binding binding) {
   opened->set_epoch(binding.epoch);
   opened->set_edge(channel->in.edge());
   mux_.Control(frame);
-  // What was sent ahead is taken now; and the window may be another than was assumed.
-  mux_.AckNow(channel);
   if (!channel->ApplyHeld()) return nullptr;
+  // Of what was sent ahead; and the window may be another than was assumed.
+  mux_.AckNow(channel);
   channel->OnReadable();
   return channel;
 }
