@@ -441,7 +441,10 @@ void SessionCall::Listen(v1::Listen request) {
 
 void SessionCall::AcceptMore(uint32_t channel, const std::shared_ptr<Listening>& listening) {
   streams::EventLoop* const there = listening->server->loop();
-  while (listening->acceptors < std::min<std::size_t>(listening->credits, kMaxAcceptors)) {
+  // Nobody waits for what there is no channel for: the server has other users.
+  const std::size_t wanted =
+      std::min({std::size_t{listening->credits}, kMaxAcceptors, session_.room()});
+  while (listening->acceptors < wanted) {
     listening->acceptors++;
     there->Post([self = shared_from_this(), there, channel, listening] {
       there->Spawn(AcceptOne(self, channel, listening), listening->cancel.token().state());
@@ -478,11 +481,17 @@ void SessionCall::OnAccepted(uint32_t channel, const std::shared_ptr<Listening>&
     StopListening(channel);
     return Refuse(channel, result.status);
   }
-  if (wanted) listening->credits--;
+  // Without a channel for it, it goes back to the server's queue; OnRoom asks again.
   const bool bound = Bind(std::move(result), [&](BrokerSession::Binding binding) {
     return wanted ? session_.Accepted(channel, std::move(binding)) : nullptr;
   });
-  if (bound) AcceptMore(channel, listening);
+  if (!bound) return;
+  listening->credits--;
+  AcceptMore(channel, listening);
+}
+
+void SessionCall::OnRoom() {
+  for (const auto& [channel, listening] : listening_) AcceptMore(channel, listening);
 }
 
 void SessionCall::StopListening(uint32_t channel) {

@@ -84,6 +84,7 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   void Claimed(session::BrokerConnection* connection) override;
   uint64_t GrowWindow(session::BrokerConnection* connection, uint64_t window) override;
   void ShrinkWindow(session::BrokerConnection* connection, uint64_t window) override;
+  void OnRoom() override;
 
   struct Opening {
     std::shared_ptr<CreationAttempt> attempt;

@@ -283,8 +283,8 @@ absl::Status BrokerSession::CheckNewNumber(uint32_t number) {
   return absl::OkStatus();
 }
 
-bool BrokerSession::HasRoom(uint32_t number) {
-  if (channels_.size() + listening_.size() < options_.max_channels) return true;
+bool BrokerSession::Admit(uint32_t number) {
+  if (room() > 0) return true;
   v1::ErrorDetail detail;
   detail.set_reason(v1::QUOTA);
   detail.set_retryable(true);
@@ -321,7 +321,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
     case Frame::kOpen: {
       const uint32_t number = frame->open().channel();
       if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
-      if (!HasRoom(number)) return absl::OkStatus();
+      if (!Admit(number)) return absl::OkStatus();
       Add(number, {}, frame->open().edge(), {}, options_.initial_window)->opening_ = true;
       host_->Open(std::move(*frame->mutable_open()));
       return absl::OkStatus();
@@ -329,7 +329,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
     case Frame::kBind: {
       const uint32_t number = frame->bind().channel();
       if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
-      if (!HasRoom(number)) return absl::OkStatus();
+      if (!Admit(number)) return absl::OkStatus();
       Add(number, {}, frame->bind().edge(), {}, 0);
       host_->Bind(std::move(*frame->mutable_bind()), holder_);
       return absl::OkStatus();
@@ -342,7 +342,7 @@ absl::Status BrokerSession::OnFrame(v1::ClientFrame* frame) {
       if (ended) return absl::OkStatus();
       if (!listening_.contains(number)) {
         if (absl::Status status = CheckNewNumber(number); !status.ok()) return status;
-        if (!HasRoom(number)) return absl::OkStatus();
+        if (!Admit(number)) return absl::OkStatus();
         listening_.insert(number);
       }
       host_->Listen(std::move(*frame->mutable_listen()));
@@ -392,7 +392,12 @@ BrokerChannel* BrokerSession::Add(uint32_t number, Position read, uint64_t edge,
   return channel.get();
 }
 
-void BrokerSession::Erase(uint32_t channel) { channels_.erase(channel); }
+void BrokerSession::Erase(uint32_t number) {
+  const bool full = room() == 0;
+  channels_.erase(number);
+  listening_.erase(number);
+  if (full && room() > 0) host_->OnRoom();
+}
 
 BrokerChannel* BrokerSession::Find(uint32_t number) {
   const auto found = channels_.find(number);
@@ -410,8 +415,7 @@ void BrokerSession::Fault(BrokerChannel* channel, const absl::Status& status) {
 }
 
 void BrokerSession::Failed(uint32_t number, google::rpc::Status status) {
-  listening_.erase(number);
-  channels_.erase(number);
+  Erase(number);
   v1::BrokerFrame frame;
   frame.mutable_failed()->set_channel(number);
   *frame.mutable_failed()->mutable_status() = std::move(status);
@@ -420,7 +424,7 @@ void BrokerSession::Failed(uint32_t number, google::rpc::Status status) {
 }
 
 void BrokerSession::Closed(uint32_t number, v1::Closed closed) {
-  channels_.erase(number);
+  Erase(number);
   v1::BrokerFrame frame;
   *frame.mutable_closed() = std::move(closed);
   frame.mutable_closed()->set_channel(number);
@@ -490,8 +494,9 @@ void BrokerSession::OnMark(uint32_t number, const v1::Position& at, v1::ClientFr
 
 void BrokerSession::OnClose(v1::ClientFrame* frame) {
   const uint32_t number = frame->close().channel();
-  if (listening_.erase(number) > 0) {
+  if (listening_.contains(number)) {
     host_->StopListening(number);
+    Erase(number);
     return;
   }
   if (!frame->close().abort()) {
@@ -575,7 +580,7 @@ BrokerChannel* BrokerSession::Bound(uint32_t number, Binding binding) {
 }
 
 BrokerChannel* BrokerSession::Accepted(uint32_t listen_channel, Binding binding) {
-  if (!listening_.contains(listen_channel)) return nullptr;
+  if (!listening_.contains(listen_channel) || room() == 0) return nullptr;
   const uint32_t number = next_own_number_;
   next_own_number_ += 2;
   // The client grants an edge when it claims the connection.

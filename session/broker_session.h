@@ -194,6 +194,8 @@ class BrokerSession {
     virtual uint64_t GrowWindow(BrokerConnection* connection, uint64_t window) = 0;
     // Revoked: its client will send no more than so much beyond what was consumed.
     virtual void ShrinkWindow(BrokerConnection* connection, uint64_t window) = 0;
+    // A session that was full has room() again: what waits for Accepted may come.
+    virtual void OnRoom() = 0;
   };
 
   BrokerSession(Options options, Host* host);
@@ -223,6 +225,11 @@ class BrokerSession {
 
   const std::string& holder() const { return holder_; }
   std::size_t channels() const { return channels_.size(); }
+  // So many channels more there may be.
+  std::size_t room() const {
+    const std::size_t taken = channels_.size() + listening_.size();
+    return taken < options_.max_channels ? options_.max_channels - taken : 0;
+  }
   // Calls `notify` when there may be output, or acks that wait.
   void set_on_output(std::function<void()> notify) { on_output_ = std::move(notify); }
 
@@ -239,7 +246,8 @@ class BrokerSession {
   BrokerChannel* Opened(uint32_t channel, Binding binding);
   // To Bind; and to Open, if its request_id stood for a connection that exists.
   BrokerChannel* Bound(uint32_t channel, Binding binding);
-  // To Listen: one connection, on a new channel of the broker's.
+  // To Listen: one connection, on a new channel of the broker's. Null if there is no room(), too:
+  // the connection stays where it was, and the client keeps its credit.
   BrokerChannel* Accepted(uint32_t listen_channel, Binding binding);
   void Failed(uint32_t channel, google::rpc::Status status);
   // To Bind: the connection is gone, and nothing of it is left to be read.
@@ -251,7 +259,7 @@ class BrokerSession {
   absl::Status OnFrame(v1::ClientFrame* frame);
   absl::Status CheckNewNumber(uint32_t number);
   // False: one channel more would be too many, and it was told Failed.
-  bool HasRoom(uint32_t number);
+  bool Admit(uint32_t number);
   void OnData(DataFrame* data);
   void OnAck(const v1::Ack& ack);
   void OnMark(uint32_t channel, const v1::Position& at, v1::ClientFrame* frame);
@@ -264,7 +272,8 @@ class BrokerSession {
                      uint64_t window);
   // A frame broke a rule: the channel ends, and the connection goes back to its lease.
   void Fault(BrokerChannel* channel, const absl::Status& status);
-  void Erase(uint32_t channel);
+  // Whatever the number stands for has ended.
+  void Erase(uint32_t number);
   void Notify();
 
   const Options options_;

@@ -392,6 +392,30 @@ TEST_F(SessionTest, AcceptedConnectionsComeOnChannelsOfTheBrokersAndOnlyAsManyAs
   EXPECT_EQ(Accept(server.handle()).server(), server.handle());
 }
 
+TEST_F(SessionTest, AFullSessionLeavesConnectionsToOthersAndGetsOneWhenAChannelHasEnded) {
+  const v1::Server server = Start();
+  SessionClient client(channel_);
+  client.Bind("none")->WaitFailed();
+  client.Listen(server.handle(), 2);
+  // All channels that there may be, but one.
+  for (int i = 2; i < 100'000; ++i) {
+    client.Listen(server.handle(), 0);
+    if (i % 10'000 == 0) client.SendRaw({});  // no message becomes larger than gRPC allows
+  }
+  client.Bind("none")->WaitFailed();  // behind all that
+
+  Peer one = ConnectTo(server.sockets(0));
+  auto first = client.WaitAccepted();
+  Peer two = ConnectTo(server.sockets(0));
+  two.Send("2");
+  EXPECT_EQ(Read(Accept(server.handle()).handle(), 1).data(), "2");
+  Peer three = ConnectTo(server.sockets(0));
+  three.Send("3");
+  Settle();
+  first->Detach();
+  EXPECT_EQ(client.WaitAccepted()->Receive(1), "3");
+}
+
 TEST_F(SessionTest, AnOfferThatNobodyClaimsGoesBackToTheServersQueueWithItsBytes) {
   const v1::Server server = Start();
   SessionClient client(channel_);

@@ -209,6 +209,7 @@ class SessionHost final : public BrokerSession::Host {
     return std::min<uint64_t>(2 * window, 1 << 20);
   }
   void ShrinkWindow(BrokerConnection*, uint64_t) override;
+  void OnRoom() override {}  // AcceptSome comes again and again
 
   uint32_t listening = 0;
   uint32_t credits = 0;

@@ -576,6 +576,7 @@ class BrokerEnd final : public End {
     }
     uint64_t GrowWindow(BrokerConnection*, uint64_t window) override { return window; }
     void ShrinkWindow(BrokerConnection*, uint64_t) override {}
+    void OnRoom() override {}
     BrokerEnd* const end;
     std::map<uint32_t, v1::Bind> binds;
     std::map<uint32_t, uint32_t> credits;
@@ -642,8 +643,8 @@ class BrokerEnd final : public End {
         if (stream.host->credits[channel] == 0) {
           return absl::FailedPreconditionError("the client has given no credit for it");
         }
-        stream.host->credits[channel]--;
         socket.channel = stream.session->Accepted(channel, Bind(name, nullptr));
+        if (socket.channel != nullptr) stream.host->credits[channel]--;
       }
     } else if (what == "binds") {
       const auto request = stream.host->binds.find(channel);

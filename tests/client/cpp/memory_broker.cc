@@ -131,6 +131,7 @@ class MemoryBroker::Host final : public BrokerSession::Host {
     return std::min<uint64_t>(2 * window, 1 << 20);
   }
   void ShrinkWindow(session::BrokerConnection*, uint64_t) override {}
+  void OnRoom() override {}
 
   std::map<uint32_t, std::string> listening;
   std::map<uint32_t, uint32_t> credits;
