@@ -453,9 +453,10 @@ def test_what_a_fenced_client_had_still_to_send_never_reaches_the_peer(start_cli
     rounds = 12
     begins, fenced = [], []
     for i in range(rounds):
-        # More than what is ever under way: it always has something to send.
-        upload = directory / f"upload{i}"
-        upload.write_bytes(bytes([i]) * (8 << 20))
+        # More than what is ever under way, a window of 16 MiB and the kernel's buffers, however late it is stopped: it
+        # always has something to send.
+        upload = directory / f"upload{i % 2}"
+        upload.write_bytes(bytes([i]) * (32 << 20))
         process = start_cli("attach", "--json", "--steal", handle, "-i", upload)
         begins.append(said(process, "attached")["write_offset"])
         # The one before wakes up, and would go on.
