@@ -35,6 +35,9 @@ from sockbroker.v1 import sockbroker_pb2_grpc  # noqa: E402
 SOCKBROKERD = BUILD_DIR / "sockbrokerd"
 SOCKBROKER = BUILD_DIR / "sockbroker"
 
+# Whether the programs are those of a sanitizer build: they take more of everything.
+SANITIZED = bool(re.search(r"^SOCKBROKER_SANITIZE:\w+=.", (BUILD_DIR / "CMakeCache.txt").read_text(), re.MULTILINE))
+
 # How long anything that must happen may take on a busy machine. Nothing waits so long when all is well.
 PATIENCE = 30.0
 
@@ -101,6 +104,17 @@ def directory():
     path = pathlib.Path(tempfile.mkdtemp(prefix="sb-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def sanitizers(directory, monkeypatch):
+    """Fails the test when a program of a sanitizer build reports something, also one whose status and log nobody looks
+    at: the broker that a fixture ends, say, where leaks show."""
+    for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
+        monkeypatch.setenv(name, ":".join(filter(None, [os.environ.get(name), f"log_path={directory}/finding"])))
+    yield
+    findings = [path.read_text(errors="replace") for path in sorted(directory.glob("finding.*"))]
+    assert not findings, "\n".join(findings)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import threading
 import grpc
 import pytest
 
-from conftest import PATIENCE, error_detail, wait_until
+from conftest import PATIENCE, SANITIZED, error_detail, wait_until
 from sockbroker.v1 import connection_pb2, io_pb2
 
 # Holds every connection it accepts until it is told to drop them by a line, or ended by the end of stdin; prints its
@@ -109,7 +109,8 @@ def test_ten_thousand_connections_are_held_and_everything_comes_back(start_broke
     after_first = broker.memory()
     open_and_close(count)
     wait_until(lambda: broker.descriptors() <= descriptors, "the descriptors come back")
-    assert broker.memory() - after_first < 25 << 20
+    if not SANITIZED:  # ASan keeps what is freed, to know it again
+        assert broker.memory() - after_first < 25 << 20
 
 
 def test_a_thousand_opens_are_refused_by_a_full_reserve_and_the_control_plane_answers(start_broker, holder):
