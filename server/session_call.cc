@@ -117,20 +117,32 @@ void SessionCall::OnReadDone(bool ok) {
     inbox_.messages.push_back(std::move(message));
     read_next = bulk && inbox_.messages.size() < kAhead;
     inbox_.reading_waits = !read_next;
+    inbox_.reader_here = !read_next;
     post = !std::exchange(inbox_.posted, true);
   }
   if (read_next) StartRead(&received_);
   if (post) OnLoop([this] { TakeMessages(); });
+  if (read_next) return;
+  // Here rather than on the loop, which has its sockets to look after meanwhile.
+  {
+    const std::lock_guard lock(inbox_.mutex);
+    inbox_.reader_here = false;
+    if (!inbox_.messages.empty()) return;
+    if (!std::exchange(inbox_.reading_waits, false)) return;
+  }
+  StartRead(&received_);
 }
 
 void SessionCall::OnWriteDone(bool ok) {
-  OnLoop([this, ok] {
-    writing_ = false;
-    if (!ok) Disconnect(RpcStatus());
-    FinishIfIdle();
-    Flush();
-    if (std::exchange(stalled_, false)) TakeMessages();
-  });
+  sending_.Clear();
+  if (write_turn_.End() || !ok) {
+    OnLoop([this, ok] {
+      write_awaited_ = false;
+      if (!ok) Disconnect(RpcStatus());
+      FinishIfIdle();
+      Flush();
+    });
+  }
 }
 
 void SessionCall::OnCancel() {
@@ -186,7 +198,7 @@ void SessionCall::TakeMessages() {
   // Those of a while, then others of the loop have their turn.
   for (std::size_t taken = 0; taken < kAhead; ++taken) {
     if (session_.control_bytes() > kMaxControl && !disconnected_) {
-      // Whoever asks for answers and doesn't read them: OnWriteDone goes on.
+      // Whoever asks for answers and doesn't read them: Flush goes on.
       stalled_ = true;
       return;
     }
@@ -209,12 +221,15 @@ void SessionCall::TakeMessages() {
       }
       message = std::move(inbox_.messages.front());
       inbox_.messages.pop_front();
-      read_next = std::exchange(inbox_.reading_waits, false);
+      if (message.size() >= kBulk) read_next = inbox_.TakeRead();
     }
-    const bool bulk = message.size() >= kBulk;
-    if (read_next && bulk) StartRead(&received_);
+    if (read_next) StartRead(&received_);
     OnMessage(std::move(message));
-    if (read_next && !bulk && !disconnected_) StartRead(&received_);
+    {
+      const std::lock_guard lock(inbox_.mutex);
+      read_next = !disconnected_ && inbox_.TakeRead();
+    }
+    if (read_next) StartRead(&received_);
   }
   OnLoop([this] { TakeMessages(); });
 }
@@ -233,7 +248,7 @@ void SessionCall::OnOutput() {
                         if (!disconnected_) session_.AckPending();
                       }));
   }
-  if (flush_scheduled_ || writing_ || disconnected_ || !session_.HasOutput()) return;
+  if (flush_scheduled_ || write_awaited_ || disconnected_ || !session_.HasOutput()) return;
   flush_scheduled_ = true;
   loop()->CallSoon(For(loop(), [this] {
     flush_scheduled_ = false;
@@ -242,12 +257,21 @@ void SessionCall::OnOutput() {
 }
 
 void SessionCall::Flush() {
-  if (writing_ || disconnected_) return;
-  const absl::Cord batch = session_.NextBatch(loop()->Now());
-  if (batch.empty()) return FinishIfIdle();
-  sending_ = ToByteBuffer(batch);
-  writing_ = true;
-  StartWrite(&sending_);
+  if (disconnected_) return;
+  while (session_.HasOutput()) {
+    write_awaited_ = !write_turn_.Free();
+    if (write_awaited_) break;
+    const absl::Cord batch = session_.NextBatch(loop()->Now());
+    if (batch.empty()) break;
+    sending_ = ToByteBuffer(batch);
+    write_turn_.Begin();
+    StartWrite(&sending_);
+  }
+  FinishIfIdle();
+  if (stalled_ && session_.control_bytes() <= kMaxControl) {
+    stalled_ = false;
+    TakeMessages();
+  }
 }
 
 void SessionCall::Disconnect(RpcStatus status) {
@@ -263,11 +287,12 @@ void SessionCall::Disconnect(RpcStatus status) {
 }
 
 void SessionCall::FinishIfIdle() {
-  if (writing_ || finished_) return;
+  if (finished_) return;
   if (!disconnected_) {
-    if (!ending_ || session_.HasMoreToSay()) return;
+    if (!ending_ || session_.HasMoreToSay() || !write_turn_.Free()) return;
     return Disconnect(RpcStatus());
   }
+  if (!write_turn_.Free()) return;
   finished_ = true;
   Finish(status_.ToGrpc());
 }

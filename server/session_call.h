@@ -29,6 +29,7 @@
 #include "session/broker_session.h"
 #include "streams/cancel.h"
 #include "streams/task.h"
+#include "transport/write_turn.h"
 
 namespace sockbroker::server {
 
@@ -132,8 +133,12 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   struct Inbox {
     std::mutex mutex;
     std::deque<absl::Cord> messages;
-    bool reading_waits = false;  // the loop starts the next read
+    bool reading_waits = false;  // the next read is to be started
+    bool reader_here = false;    // by OnReadDone, which is still there, not by the loop
     bool posted = false;         // the loop has been told
+
+    // Whether the loop must start the next read. Under the mutex.
+    bool TakeRead() { return !reader_here && std::exchange(reading_waits, false); }
   };
   Inbox inbox_;
 
@@ -144,9 +149,10 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   session::BrokerSession session_;
   absl::flat_hash_map<uint32_t, Opening> openings_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<Listening>> listening_;
+  WriteTurn write_turn_;
+  bool write_awaited_ = false;
   bool flush_scheduled_ = false;
   bool acks_scheduled_ = false;
-  bool writing_ = false;
   bool disconnected_ = false;
   bool ending_ = false;  // once everything is said
   bool finished_ = false;

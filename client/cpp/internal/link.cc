@@ -87,7 +87,7 @@ void Link::Dial() {
   if (!closed_.ok()) return;
   answer_timer_.SetAfter(options_.connect_timeout);
   call_ = transport_.dial(this);
-  writing_ = false;
+  write_awaited_ = false;
   session_.OnLinkUp();
 }
 
@@ -113,13 +113,13 @@ void Link::OnMessage(absl::Cord message) {
 }
 
 void Link::OnWritten() {
-  writing_ = false;
+  write_awaited_ = false;
   Flush();
 }
 
 void Link::FlushLater() {
   // What this round of the loop produces goes together.
-  if (writing_ || std::exchange(flush_scheduled_, true)) return;
+  if (write_awaited_ || std::exchange(flush_scheduled_, true)) return;
   loop_->CallSoon([self = shared_from_this()] {
     self->flush_scheduled_ = false;
     self->Flush();
@@ -128,11 +128,13 @@ void Link::FlushLater() {
 
 void Link::Flush() {
   if (session_.HasPendingAcks() && !ack_timer_.armed()) ack_timer_.SetAfter(session::kAckDelay);
-  if (call_ == nullptr || writing_ || !session_.HasOutput()) return;
-  absl::Cord batch = session_.NextBatch(loop_->Now());
-  if (batch.empty()) return;
-  writing_ = true;
-  call_->Write(std::move(batch));
+  while (call_ != nullptr && session_.HasOutput()) {
+    write_awaited_ = !call_->MayWrite();
+    if (write_awaited_) return;
+    absl::Cord batch = session_.NextBatch(loop_->Now());
+    if (batch.empty()) return;
+    call_->Write(std::move(batch));
+  }
 }
 
 void Link::OnEnded(absl::Status status) { Broken(std::move(status)); }
@@ -141,7 +143,7 @@ void Link::Broken(absl::Status status) {
   const std::shared_ptr<Link> self = shared_from_this();
   const bool was_welcome = session_.welcome();
   call_.reset();
-  writing_ = false;
+  write_awaited_ = false;
   answer_timer_.Cancel();
   session_.OnLinkDown();
   const absl::Time now = loop_->Now();

@@ -159,6 +159,10 @@ class MemoryBroker::Call final : public internal::SessionCall {
     if (!down_) session.OnLinkDown();
   }
 
+  bool MayWrite() override {
+    awaited_ = writing_;
+    return !writing_;
+  }
   void Write(absl::Cord message) override {
     EXPECT_FALSE(std::exchange(writing_, true)) << "two writes at a time";
     Later([this, message = std::move(message)]() mutable {
@@ -170,7 +174,7 @@ class MemoryBroker::Call final : public internal::SessionCall {
         if (!status.ok()) return End(status);
         PumpLater();
       }
-      listener_->OnWritten();
+      if (std::exchange(awaited_, false)) listener_->OnWritten();
     });
   }
 
@@ -216,6 +220,7 @@ class MemoryBroker::Call final : public internal::SessionCall {
   streams::EventLoop* const loop_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool writing_ = false;
+  bool awaited_ = false;
   bool pumping_ = false;
   bool down_ = false;
 };
