@@ -4,9 +4,11 @@
 
 #include <array>
 #include <atomic>
+#include <fstream>
 #include <functional>
 #include <future>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -219,6 +221,54 @@ TEST_F(DispatchTest, WorkThatNeverEndsGoesBackToTheLoopsOwnThread) {
   DispatchHere(loop, again);
   stop = true;
   ended.Wait();
+}
+
+// What the kernel says of a thread: of whether it sleeps, and how often it began to.
+std::string StatusOf(pid_t thread, const std::string& key) {
+  std::ifstream status("/proc/self/task/" + std::to_string(thread) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind(key, 0) == 0) return line.substr(key.size());
+  }
+  return "";
+}
+
+// Wakes the loop's own thread up while another has borrowed the turn, until it sleeps again, for
+// the turn. Whether it then runs what `later` makes ready.
+template <typename Later>
+bool OwnerGetsTheTurnItWaitsFor(EventLoop* loop, Later later) {
+  std::promise<pid_t> told;
+  loop->Post([&] { told.set_value(gettid()); });
+  const pid_t owner = told.get_future().get();
+  std::array<int, 2> ends;
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()), 0);
+  struct Ignored final : internal::PollHandler {
+    void OnPollEvents(uint32_t) override {}
+  } ignored;
+  internal::PollRegistration* registration = nullptr;
+  std::promise<pid_t> ran_on;
+  DispatchHere(loop, [&] {
+    const auto asleep = [&] { return StatusOf(owner, "voluntary_ctxt_switches:"); };
+    while (StatusOf(owner, "State:").find('S') == std::string::npos) std::this_thread::yield();
+    const std::string for_events = asleep();
+    registration = *loop->Register(ends[0], &ignored);  // it is writable: an event
+    while (asleep() == for_events) std::this_thread::yield();
+    later([&] { ran_on.set_value(gettid()); });
+  });
+  const bool owners = ran_on.get_future().get() == owner;
+  DispatchHere(loop, [&] { loop->Deregister(ends[0], registration); });
+  close(ends[0]);
+  close(ends[1]);
+  return owners;
+}
+
+TEST_F(DispatchTest, TheLoopsOwnThreadGetsTheTurnThatItWaitsForBeforeWhatIsReady) {
+  EXPECT_TRUE(OwnerGetsTheTurnItWaitsFor(
+      loop, [&](std::function<void()> function) { loop->CallSoon(std::move(function)); }));
+}
+
+TEST_F(DispatchTest, TheLoopsOwnThreadGetsTheTurnThatItWaitsForBeforeWhatIsPosted) {
+  EXPECT_TRUE(OwnerGetsTheTurnItWaitsFor(
+      loop, [&](std::function<void()> function) { loop->Post(std::move(function)); }));
 }
 
 TEST(Dispatch, WhatEndsTheLoopMayBeDispatchedAndTheLoopWaitsForItsVisitors) {
