@@ -1,5 +1,6 @@
 // EventLoop::Dispatch: callers that run the loop themselves while its own thread waits.
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -223,17 +224,15 @@ TEST_F(DispatchTest, WorkThatNeverEndsGoesBackToTheLoopsOwnThread) {
   ended.Wait();
 }
 
-// What the kernel says of a thread: of whether it sleeps, and how often it began to.
-std::string StatusOf(pid_t thread, const std::string& key) {
-  std::ifstream status("/proc/self/task/" + std::to_string(thread) + "/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.rfind(key, 0) == 0) return line.substr(key.size());
-  }
-  return "";
+// The system call that the thread sleeps in; 0 if it does not sleep.
+int64_t SleepsIn(pid_t thread) {
+  int64_t call = 0;
+  std::ifstream("/proc/self/task/" + std::to_string(thread) + "/syscall") >> call;
+  return call;
 }
 
-// Wakes the loop's own thread up while another has borrowed the turn, until it sleeps again, for
-// the turn. Whether it then runs what `later` makes ready.
+// Wakes the loop's own thread up while another has borrowed the turn, until it waits for the turn.
+// Whether it then runs what `later` makes ready.
 template <typename Later>
 bool OwnerGetsTheTurnItWaitsFor(EventLoop* loop, Later later) {
   std::promise<pid_t> told;
@@ -247,11 +246,8 @@ bool OwnerGetsTheTurnItWaitsFor(EventLoop* loop, Later later) {
   internal::PollRegistration* registration = nullptr;
   std::promise<pid_t> ran_on;
   DispatchHere(loop, [&] {
-    const auto asleep = [&] { return StatusOf(owner, "voluntary_ctxt_switches:"); };
-    while (StatusOf(owner, "State:").find('S') == std::string::npos) std::this_thread::yield();
-    const std::string for_events = asleep();
     registration = *loop->Register(ends[0], &ignored);  // it is writable: an event
-    while (asleep() == for_events) std::this_thread::yield();
+    while (SleepsIn(owner) != SYS_futex) std::this_thread::yield();
     later([&] { ran_on.set_value(gettid()); });
   });
   const bool owners = ran_on.get_future().get() == owner;
@@ -262,8 +258,10 @@ bool OwnerGetsTheTurnItWaitsFor(EventLoop* loop, Later later) {
 }
 
 TEST_F(DispatchTest, TheLoopsOwnThreadGetsTheTurnThatItWaitsForBeforeWhatIsReady) {
-  EXPECT_TRUE(OwnerGetsTheTurnItWaitsFor(
-      loop, [&](std::function<void()> function) { loop->CallSoon(std::move(function)); }));
+  EXPECT_TRUE(OwnerGetsTheTurnItWaitsFor(loop, [&](std::function<void()> function) {
+    // What a callback makes ready still belongs to its round.
+    loop->CallSoon([&, function] { loop->CallSoon(function); });
+  }));
 }
 
 TEST_F(DispatchTest, TheLoopsOwnThreadGetsTheTurnThatItWaitsForBeforeWhatIsPosted) {
