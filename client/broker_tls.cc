@@ -29,8 +29,9 @@ std::string Complete(const Source& source, std::string* name) {
 
 absl::Status Read(const std::string& source, const std::string& name, std::string* content) {
   absl::StatusOr<std::string> pem = ReadPemFile(source, name);
-  if (pem.ok()) *content = *std::move(pem);
-  return pem.status();
+  if (!pem.ok()) return pem.status();
+  *content = *std::move(pem);
+  return absl::OkStatus();
 }
 
 }  // namespace

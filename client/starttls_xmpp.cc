@@ -79,7 +79,7 @@ class Xmpp final : public StartTlsDialogue {
     }
     const std::optional<Tag> tag = FirstTag(unread);
     if (!tag.has_value()) return NeedMore();
-    const Step next = {State::kTalking, tag->size, ""};
+    Step next = {State::kTalking, tag->size, ""};
     if (tag->name == "error" || tag->name == "/stream") {
       return Refused(absl::StrCat("the server ended the stream: ", unread.substr(0, 200)));
     }

@@ -27,8 +27,9 @@ absl::Status ReadCa(absl::string_view option, const std::string& ca, v1::TlsOpti
     return absl::OkStatus();
   }
   absl::StatusOr<std::string> pem = ReadPemFile(option, ca);
-  if (pem.ok()) tls->set_ca_pem(*std::move(pem));
-  return pem.status();
+  if (!pem.ok()) return pem.status();
+  tls->set_ca_pem(*std::move(pem));
+  return absl::OkStatus();
 }
 
 absl::Status ReadIdentity(const std::string& certificate, const std::string& key,

@@ -94,6 +94,7 @@ bool Broker::Drain(absl::Duration timeout) {
   BrokerCore& core = parts_->core;
   for (const auto& session : core.sessions.All()) session->GoAway(timeout);
   std::vector<streams::ConcurrentFuture<bool>> parts;
+  parts.reserve(core.loops.size());
   for (streams::EventLoop* loop : core.loops) {
     parts.push_back(streams::RunCoroutineThreadsafe(DrainLoop(&core, loop, timeout), loop));
   }

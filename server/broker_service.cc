@@ -102,6 +102,7 @@ Task<void> RunList(std::shared_ptr<UnaryCall> call, const Table* table, typename
   bool more = items.size() > page_size;
   if (more) items.pop_back();
   std::vector<uint64_t> orders;
+  orders.reserve(items.size());
   for (const auto& item : items) orders.push_back(item.order);
   std::vector<Message> messages =
       co_await SnapshotAll<Message>(std::move(items), [](const auto&) { return true; });

@@ -15,7 +15,6 @@
 namespace sockbroker::server {
 namespace {
 
-using session::BrokerChannel;
 using session::BrokerSession;
 using streams::Task;
 
@@ -522,7 +521,7 @@ void SessionCall::OnRoom() {
 void SessionCall::StopListening(uint32_t channel) {
   const auto found = listening_.extract(channel);
   if (found.empty()) return;
-  const std::shared_ptr<Listening> listening = found.mapped();
+  const std::shared_ptr<Listening>& listening = found.mapped();
   listening->server->loop()->Post([listening] { listening->cancel.Cancel(); });
 }
 

@@ -105,7 +105,7 @@ class ClientChannel final : public MuxChannel {
   uint64_t unsent() const { return out.end().offset - out.sent().offset; }
   // How far the broker lets it send.
   uint64_t edge() const { return out.edge(); }
-  uint64_t flushed() const { return flushed_; }
+  uint64_t broker_flushed() const { return flushed_; }
   Position written() const { return out.end(); }
   uint64_t epoch() const { return epoch_; }
   const std::string& handle() const { return handle_; }

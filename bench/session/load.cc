@@ -199,6 +199,7 @@ class Stream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byte
   grpc::GenericStub stub(
       grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
   std::vector<std::unique_ptr<Stream>> streams;
+  streams.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     streams.push_back(std::make_unique<Stream>(&stub, size, meter, &mutex));
   }

@@ -182,8 +182,9 @@ class PumpTest : public testing::Test {
     OpenConnectionOptions how;
     TuneForPump(&how);
     auto connection = co_await broker_.OpenConnection("peer", 1, std::move(how));
-    if (connection.ok()) connection_ = *std::move(connection);
-    co_return connection.ok();
+    if (!connection.ok()) co_return false;
+    connection_ = *std::move(connection);
+    co_return true;
   }
   streams::Task<PumpResult> Run(PumpOptions options, int input) {
     Pump pump(connection_, input, output_.writer(), std::move(options), &interrupt_);

@@ -304,7 +304,8 @@ void TestChannel::WaitTls() {
   Wait("TLS has started", [&] { return tls_; });
 }
 void TestChannel::WaitFlushed(uint64_t offset) {
-  Wait("the kernel has it", [&] { return channel_ == nullptr || channel_->flushed() >= offset; });
+  Wait("the kernel has it",
+       [&] { return channel_ == nullptr || channel_->broker_flushed() >= offset; });
 }
 void TestChannel::WaitWriteClosed() {
   Wait("the peer takes no more", [&] { return write_closed_; });

@@ -470,7 +470,7 @@ ChannelOffsets Channel::offsets() const {
   now.acknowledged = channel_->in.consumed().offset;
   now.read = now.acknowledged + unacknowledged_;
   now.written = channel_->written().offset;
-  now.flushed = std::max(channel_->flushed(), closed_offsets_.flushed());
+  now.flushed = std::max(channel_->broker_flushed(), closed_offsets_.flushed());
   // The last acks may have been spared by a Closed.
   now.taken = std::max(channel_->out.taken().offset, now.flushed);
   return now;

@@ -109,6 +109,7 @@ TEST_F(Blocking, AConnectionIsLeftAndTakenUpByAnotherBrokerObject) {
 
 TEST_F(Blocking, ManyThreadsShareOneBroker) {
   std::vector<std::thread> threads;
+  threads.reserve(8);
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([this, i] {
       auto server = broker_.StartServer("127.0.0.1", 0);

@@ -487,6 +487,7 @@ CO_TEST(Channel, ManyIdleOnesCostOneMessage) {
   MemoryBroker memory;
   Broker broker = *co_await memory.Connect();
   std::vector<Connection> connections;
+  connections.reserve(2000);
   for (int i = 0; i < 2000; ++i) {
     connections.push_back(*co_await broker.OpenConnection("peer", 1));
   }

@@ -276,7 +276,7 @@ void MemoryBroker::Host::Bind(v1::Bind request, const std::string& holder) {
     status.set_message("no such handle");
     return call_->session.Failed(request.channel(), status);
   }
-  const std::shared_ptr<MemoryPeer> peer = *found;
+  const std::shared_ptr<MemoryPeer>& peer = *found;
   if (peer->holder_ != holder && request.epoch() != 0) {
     status.set_code(10);
     status.set_message("stale");
