@@ -17,7 +17,6 @@
 namespace sockbroker::server {
 namespace {
 
-using session::Position;
 using streams::StreamReader;
 using streams::StreamWriter;
 using streams::Task;

@@ -525,24 +525,21 @@ TEST_F(SmallBudgetTest, TwoChannelsThatProxyToEachOtherMakeProgress) {
 
 TEST_F(SmallBudgetTest, WhatIsHeldForAClientThatDoesNotReadStaysWithinTheBudget) {
   SessionClient client(channel_, "", /*window=*/16 << 20);
-  std::vector<std::pair<std::shared_ptr<TestChannel>, Peer>> open;
-  std::vector<std::thread> senders;
   client.Hold(false);
-  for (int i = 0; i < 1; ++i) open.push_back(Open(&client));
+  auto [channel, peer] = Open(&client);
   // It takes nothing: the broker stops reading, and TCP holds the peer back.
-  std::atomic<bool> stop{false};
-  std::thread sender([&socket = open[0].second, &stop] {
+  std::thread sender([&socket = peer] {
     const std::string data(1 << 20, 'x');
     timeval patience{.tv_sec = 0, .tv_usec = 200'000};
     setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-    while (!stop && send(socket.fd(), data.data(), data.size(), MSG_NOSIGNAL) > 0) {
+    while (send(socket.fd(), data.data(), data.size(), MSG_NOSIGNAL) > 0) {
     }
   });
-  EVENTUALLY(open[0].first->Waiting().size() >= kBudget / 2);
+  EVENTUALLY(channel->Waiting().size() >= kBudget / 2);
   sender.join();
-  const v1::Offsets offsets = Get(open[0].first->handle()).offsets();
+  const v1::Offsets offsets = Get(channel->handle()).offsets();
   EXPECT_LE(offsets.received(), kBudget);
-  open[0].first->Abort();
+  channel->Abort();
 }
 
 class ShortBudgetTest : public SmallBudgetTest {

@@ -190,6 +190,7 @@ TEST_F(DispatchTest, ManyThreadsTakeTurnsAndNothingIsLostOrOutOfOrder) {
   bool in_order = true;
   Event done;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 1; i <= kEach; ++i) {
