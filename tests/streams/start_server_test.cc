@@ -99,7 +99,7 @@ CO_TEST_REAL(StartServerTest, AnEmptyHostBindsEveryInterfaceWithOneSocketPerFami
   absl::StatusOr<Server> server = co_await StartServer(Echo, "", 0);
   CO_ASSERT_OK(server);
   EXPECT_THAT(Hosts(*server), UnorderedElementsAre("0.0.0.0", "::"));
-  for (SocketAddress address : server->sockets()) {
+  for (const SocketAddress& address : server->sockets()) {
     const char* loopback = address.family() == AF_INET ? "127.0.0.1" : "::1";
     EXPECT_TRUE(co_await Echoes(*SocketAddress::FromIp(loopback, address.port()))) << loopback;
   }
