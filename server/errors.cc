@@ -60,7 +60,7 @@ v1::Phase PhaseOf(absl::string_view phase) {
 }  // namespace
 
 RpcStatus::RpcStatus(grpc::StatusCode code, v1::Reason reason, absl::string_view message)
-    : rep_(std::make_unique<Rep>(Rep{code, std::string(message), {}})) {
+    : rep_(std::make_unique<Rep>(Rep{code, ToUtf8(message), {}})) {
   Truncate(&rep_->message, kMaxErrorMessage);
   rep_->detail.set_reason(reason);
   rep_->detail.set_retryable(Retryable(reason));
@@ -102,8 +102,8 @@ google::rpc::Status RpcStatus::ToProto() const {
 RpcStatus InvalidField(absl::string_view field, absl::string_view allowed) {
   RpcStatus status(grpc::StatusCode::INVALID_ARGUMENT, v1::INVALID_FIELD,
                    absl::StrCat(field, ": ", allowed));
-  status.detail().set_field(std::string(field));
-  status.detail().set_allowed(std::string(allowed));
+  status.detail().set_field(ToUtf8(field));
+  status.detail().set_allowed(ToUtf8(allowed));
   return status;
 }
 
@@ -216,7 +216,8 @@ RpcStatus FromEngine(const absl::Status& status, EngineCall call, absl::string_v
     }
     case absl::StatusCode::kNotFound: {
       RpcStatus result = WrongState(v1::NAME_NOT_FOUND, message);
-      result.detail().set_resolver_error(streams::GetResolverError(status).value_or(""));
+      result.detail().set_resolver_error(
+          ToUtf8(streams::GetResolverError(status).value_or("")));
       return result;
     }
     case absl::StatusCode::kUnavailable: {

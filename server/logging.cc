@@ -1,5 +1,6 @@
 #include "server/logging.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <spdlog/async.h>
 #include <spdlog/async_logger.h>
@@ -124,6 +125,15 @@ void LogFromGrpc(gpr_log_func_args* args) {
               args->line);
 }
 
+// What it complains of is what clients have sent, who are answered; so it is a line for who debugs.
+void LogFromProtobuf(google::protobuf::LogLevel level, const char* file, int line,
+                     const std::string& message) {
+  const char* const name = std::strrchr(file, '/');
+  spdlog::log(
+      level == google::protobuf::LOGLEVEL_FATAL ? spdlog::level::critical : spdlog::level::debug,
+      "Protobuf: {} ({}:{})", message, name != nullptr ? name + 1 : file, line);
+}
+
 }  // namespace
 
 Logging::Logging(const LoggingOptions& options)
@@ -145,9 +155,11 @@ Logging::Logging(const LoggingOptions& options)
   // Until gRPC is initialised it says nothing at all, whatever GRPC_VERBOSITY is.
   gpr_log_verbosity_init();
   gpr_set_log_function(LogFromGrpc);
+  google::protobuf::SetLogHandler(LogFromProtobuf);
 }
 
 Logging::~Logging() {
+  google::protobuf::SetLogHandler(nullptr);
   gpr_set_log_function(nullptr);
   // A logger must be there for who logs later; this one has no sink.
   spdlog::set_default_logger(std::make_shared<spdlog::logger>(""));

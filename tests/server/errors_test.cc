@@ -6,6 +6,7 @@
 
 #include "google/rpc/status.pb.h"
 #include "gtest/gtest.h"
+#include "server/endpoint_codec.h"
 #include "streams/address.h"
 #include "streams/error.h"
 
@@ -36,6 +37,16 @@ TEST(RpcStatusTest, AnErrorCarriesOneTypedDetail) {
   EXPECT_EQ(detail.field(), "options.limit");
   EXPECT_EQ(detail.allowed(), "1 to 10");
   EXPECT_FALSE(detail.retryable());
+}
+
+TEST(RpcStatusTest, WhatIsNotUtf8IsReplaced) {
+  for (const RpcStatus& status :
+       {WrongState(v1::OS_ERROR, "no such file: /tmp/\xff"), InvalidField("x\xff", "y\xfe"),
+        FromEngine(absl::NotFoundError("h\xff"), EngineCall::kConnect)}) {
+    EXPECT_TRUE(IsUtf8(status.message()));
+    v1::ErrorDetail detail;
+    ASSERT_TRUE(Parse(status.ToGrpc()).details(0).UnpackTo(&detail));
+  }
 }
 
 TEST(RpcStatusTest, ManyAttemptsAreCutToFourKilobytes) {

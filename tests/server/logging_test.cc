@@ -1,6 +1,7 @@
 #include "server/logging.h"
 
 #include <gmock/gmock.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
@@ -72,6 +73,13 @@ TEST(Logging, WhatGrpcSaysGoesTheSameWay) {
   EXPECT_THAT(Logged({.format = LogFormat::kJson},
                      [](const Logging&) { gpr_log(GPR_ERROR, "said %s", "something"); }),
               HasSubstr(R"("level":"error","message":"gRPC: said something (logging_test.cc:)"));
+}
+
+TEST(Logging, WhatProtobufSaysGoesTheSameWayForThoseWhoDebug) {
+  const auto log = [](const Logging&) { GOOGLE_LOG(ERROR) << "bad UTF-8"; };
+  EXPECT_EQ(Logged({.format = LogFormat::kJson}, log), "");
+  EXPECT_THAT(Logged({.level = spdlog::level::debug, .format = LogFormat::kJson}, log),
+              HasSubstr(R"("level":"debug","message":"Protobuf: bad UTF-8 (logging_test.cc:)"));
 }
 
 TEST(Logging, AFullPipeStallsNobodyAndTheLossIsSaid) {

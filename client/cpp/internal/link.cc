@@ -99,12 +99,15 @@ void Link::OnMessage(absl::Cord message) {
   if (call_ == nullptr) return;  // a listener has closed the link
   if (!status.ok()) {
     Broken(absl::InternalError(absl::StrCat("the session can't be read: ", status.message())));
+    unreadable_ = true;
     return;
   }
+  if (unreadable_ && loop_->Now() - up_since_ >= options_.backoff_max) unreadable_ = false;
   // A link that carries anything beyond the greeting is no failed attempt, however short it lives.
-  if (was_welcome) backoff_.Reset();
+  if (was_welcome && !unreadable_) backoff_.Reset();
   if (!was_welcome && session_.welcome()) {
     answer_timer_.Cancel();
+    up_since_ = loop_->Now();
     was_up_ = true;
     last_error_ = absl::OkStatus();
     SetState(LinkState::kUp);
@@ -147,7 +150,7 @@ void Link::Broken(absl::Status status) {
   answer_timer_.Cancel();
   session_.OnLinkDown();
   const absl::Time now = loop_->Now();
-  if (was_welcome) down_since_ = now;
+  if (was_welcome && !unreadable_) down_since_ = now;
   if (IsPermanent(status.code()) || (!was_up_ && !options_.wait_for_broker) ||
       now - down_since_ >= options_.give_up_after) {
     Close(status);

@@ -123,6 +123,9 @@ class Link final : public SessionCall::Listener,
   absl::Status closed_;  // why, once it is
   absl::Status last_error_;
   absl::Time down_since_ = absl::InfinitePast();
+  absl::Time up_since_ = absl::InfinitePast();
+  // A link has brought what can't be read, and none has lasted since: the next may bring it again.
+  bool unreadable_ = false;
   Backoff backoff_;
   streams::Timer retry_timer_;
   streams::Timer answer_timer_;

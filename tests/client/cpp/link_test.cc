@@ -59,6 +59,20 @@ CO_TEST(Link, NobodyTriesAgainWhereTheAnswerWouldBeTheSame) {
   }
 }
 
+CO_TEST(Link, ABrokerThatCannotBeUnderstoodIsAskedMoreAndMoreSeldomAndGivenUp) {
+  MemoryBroker memory;
+  BrokerOptions options;
+  options.give_up_after = absl::Minutes(1);
+  auto broker = co_await memory.Connect(options);
+  CO_ASSERT_OK(broker);
+  CO_ASSERT_OK(co_await broker->OpenConnection("peer", 1));
+  // Every link carries more than the greeting before.
+  EXPECT_THAT(co_await broker->OpenConnection("peer", MemoryBroker::kUnreadable),
+              StatusIs(absl::StatusCode::kInternal));
+  EXPECT_EQ(broker->state(), LinkState::kClosed);
+  EXPECT_THAT(memory.dials(), ::testing::AllOf(Ge(10), Le(80)));
+}
+
 CO_TEST(Link, TheWaitsGrowButNeverBeyondTheirBound) {
   MemoryBroker memory;
   BrokerOptions options;

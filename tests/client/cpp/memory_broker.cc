@@ -178,6 +178,12 @@ class MemoryBroker::Call final : public internal::SessionCall {
     });
   }
 
+  void SayNothingReadable() {
+    Later([this] {
+      if (!down_) listener_->OnMessage(absl::Cord("\xff"));
+    });
+  }
+
   bool frozen() const { return broker_ == nullptr || broker_->frozen_; }
 
   void End(absl::Status status) {
@@ -234,6 +240,7 @@ void MemoryBroker::Host::Open(v1::Open request) {
       v1::Bind bind;
       return broker_->Bind(call_, request.channel(), peer, bind);
     }
+    if (request.tcp().port() == kUnreadable) return call_->SayNothingReadable();
     if (request.tcp().port() == 9) {
       google::rpc::Status refused;
       refused.set_code(9);

@@ -109,6 +109,9 @@ class MemoryBroker {
   // Somebody connects to the server with this handle.
   void ConnectTo(const std::string& server);
 
+  // Who asks for a connection to this port gets a message that is none.
+  static constexpr uint16_t kUnreadable = 10;
+
   // Every link breaks, with what is under way on it.
   void Cut(absl::Status status = absl::UnavailableError("cut"));
   // The next so many attempts to dial fail so.
