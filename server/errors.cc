@@ -216,8 +216,7 @@ RpcStatus FromEngine(const absl::Status& status, EngineCall call, absl::string_v
     }
     case absl::StatusCode::kNotFound: {
       RpcStatus result = WrongState(v1::NAME_NOT_FOUND, message);
-      result.detail().set_resolver_error(
-          ToUtf8(streams::GetResolverError(status).value_or("")));
+      result.detail().set_resolver_error(ToUtf8(streams::GetResolverError(status).value_or("")));
       return result;
     }
     case absl::StatusCode::kUnavailable: {

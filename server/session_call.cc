@@ -18,13 +18,6 @@ namespace {
 using session::BrokerSession;
 using streams::Task;
 
-// Messages that may wait for the loop before gRPC is asked for the next one.
-constexpr std::size_t kAhead = 4;
-// From here on the next message is asked for before one is handled, so that it arrives meanwhile. A
-// small one is handled first: asking makes gRPC send a window update at once, ahead of it.
-constexpr std::size_t kBulk = 16 * 1024;
-// Answers, acks and the like that may wait for a client that does not read.
-constexpr std::size_t kMaxControl = 1 << 20;
 // Connections that are waited for at once, whatever the credits.
 constexpr std::size_t kMaxAcceptors = 64;
 
@@ -108,28 +101,10 @@ void SessionCall::OnReadDone(bool ok) {
   }
   absl::Cord message = ToCord(received_);
   received_.Clear();
-  const bool bulk = message.size() >= kBulk;
-  bool read_next = false;
-  bool post = false;
-  {
-    const std::lock_guard lock(inbox_.mutex);
-    inbox_.messages.push_back(std::move(message));
-    read_next = bulk && inbox_.messages.size() < kAhead;
-    inbox_.reading_waits = !read_next;
-    inbox_.reader_here = !read_next;
-    post = !std::exchange(inbox_.posted, true);
-  }
-  if (read_next) StartRead(&received_);
-  if (post) OnLoop([this] { TakeMessages(); });
-  if (read_next) return;
-  // Here rather than on the loop, which has its sockets to look after meanwhile.
-  {
-    const std::lock_guard lock(inbox_.mutex);
-    inbox_.reader_here = false;
-    if (!inbox_.messages.empty()) return;
-    if (!std::exchange(inbox_.reading_waits, false)) return;
-  }
-  StartRead(&received_);
+  const SessionInbox::Arrival arrival = inbox_.Put(std::move(message));
+  if (arrival.read_next) StartRead(&received_);
+  if (arrival.tell) OnLoop([this] { TakeMessages(); });
+  if (inbox_.Leave(arrival)) StartRead(&received_);
 }
 
 void SessionCall::OnWriteDone(bool ok) {
@@ -194,43 +169,26 @@ streams::EventLoop* SessionCall::PlaceOf(const absl::Cord& message) const {
 }
 
 void SessionCall::TakeMessages() {
-  // Those of a while, then others of the loop have their turn.
-  for (std::size_t taken = 0; taken < kAhead; ++taken) {
-    if (session_.control_bytes() > kMaxControl && !disconnected_) {
-      // Whoever asks for answers and doesn't read them: Flush goes on.
-      stalled_ = true;
-      return;
+  while (!disconnected_) {
+    SessionInbox::Taken taken = inbox_.Take(session_.control_bytes());
+    if (taken.found == SessionInbox::Found::kTurnOver) {
+      return OnLoop([this] { TakeMessages(); });
     }
-    absl::Cord message;
-    bool read_next = false;
-    {
-      const std::lock_guard lock(inbox_.mutex);
-      if (inbox_.messages.empty() || disconnected_) {
-        inbox_.posted = false;
-        return;
-      }
-      if (!placed_) {
-        if (streams::EventLoop* const place = PlaceOf(inbox_.messages.front())) {
-          placed_ = true;
-          if (place != loop()) {
-            loop_.store(place, std::memory_order_release);
-            break;
-          }
+    if (taken.found != SessionInbox::Found::kMessage) return;
+    if (!placed_) {
+      if (streams::EventLoop* const place = PlaceOf(taken.message)) {
+        placed_ = true;
+        if (place != loop()) {
+          inbox_.PutBack(std::move(taken.message));
+          loop_.store(place, std::memory_order_release);
+          return OnLoop([this] { TakeMessages(); });
         }
       }
-      message = std::move(inbox_.messages.front());
-      inbox_.messages.pop_front();
-      if (message.size() >= kBulk) read_next = inbox_.TakeRead();
     }
-    if (read_next) StartRead(&received_);
-    OnMessage(std::move(message));
-    {
-      const std::lock_guard lock(inbox_.mutex);
-      read_next = !disconnected_ && inbox_.TakeRead();
-    }
-    if (read_next) StartRead(&received_);
+    if (taken.read_next) StartRead(&received_);
+    OnMessage(std::move(taken.message));
+    if (!disconnected_ && inbox_.Handled()) StartRead(&received_);
   }
-  OnLoop([this] { TakeMessages(); });
 }
 
 void SessionCall::OnMessage(absl::Cord message) {
@@ -267,10 +225,7 @@ void SessionCall::Flush() {
     StartWrite(&sending_);
   }
   FinishIfIdle();
-  if (stalled_ && session_.control_bytes() <= kMaxControl) {
-    stalled_ = false;
-    TakeMessages();
-  }
+  if (inbox_.Resume(session_.control_bytes())) TakeMessages();
 }
 
 void SessionCall::Disconnect(RpcStatus status) {

@@ -12,9 +12,7 @@
 #include <grpcpp/support/server_callback.h>
 
 #include <atomic>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -26,6 +24,7 @@
 #include "server/errors.h"
 #include "server/principal.h"
 #include "server/session_connection.h"
+#include "server/session_inbox.h"
 #include "session/broker_session.h"
 #include "streams/cancel.h"
 #include "streams/task.h"
@@ -126,22 +125,9 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   BrokerCore* const core_;
   const std::shared_ptr<const Principal> principal_;
   std::atomic<streams::EventLoop*> loop_;
-  bool placed_ = false;   // the loop is chosen
-  bool stalled_ = false;  // too much is to be said before more is heard
+  bool placed_ = false;  // the loop is chosen
 
-  // From gRPC's threads to the loop.
-  struct Inbox {
-    std::mutex mutex;
-    std::deque<absl::Cord> messages;
-    bool reading_waits = false;  // the next read is to be started
-    bool reader_here = false;    // by OnReadDone, which is still there, not by the loop
-    bool posted = false;         // the loop has been told
-
-    // Whether the loop must start the next read. Under the mutex.
-    bool TakeRead() { return !reader_here && std::exchange(reading_waits, false); }
-  };
-  Inbox inbox_;
-
+  SessionInbox inbox_;
   grpc::ByteBuffer received_;  // gRPC's while a read is under way
   grpc::ByteBuffer sending_;   // gRPC's while a write is
 
