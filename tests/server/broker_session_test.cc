@@ -456,6 +456,25 @@ TEST_F(SessionTest, ListeningToAClosedServerFails) {
   EXPECT_EQ(DetailOf(client.WaitListenFailed()).reason(), v1::SERVER_CLOSED);
 }
 
+// --- the broker stops
+
+TEST_F(SessionTest, ADrainWaitsForWhatIsHeldBackUntilMoreHasArrived) {
+  SessionClient client(channel_, "", /*window=*/16 << 20);
+  auto [small, small_peer] = Open(&client);
+  auto [bulk, bulk_peer] = Open(&client);
+  // The small one keeps the way short for the bulk: time stands still.
+  small_peer.Send("x");
+  EXPECT_EQ(small->Receive(1), "x");
+  client.Hold(true);  // it answers no pings
+  bulk_peer.Send(Pattern(session::Flight::kLeast + 2 * session::kTurn));
+  EVENTUALLY(Get(bulk->handle()).offsets().received() >= session::Flight::kLeast);
+  broker().Drain(absl::ZeroDuration());
+  Settle();
+  client.Hold(false);
+  EXPECT_EQ(small->WaitClosed().reason(), v1::BROKER_STOPPED);
+  EXPECT_EQ(server::DetailOf(client.WaitEnd()).reason(), v1::DRAINING);
+}
+
 // --- budgets
 
 class SmallBudgetTest : public SessionTest {

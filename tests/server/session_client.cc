@@ -62,8 +62,8 @@ struct SessionClient::Link : grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   }
   void OnWriteDone(bool ok) override {
     const std::lock_guard lock(client->mutex_);
+    if (!ok) return;  // the end comes behind what is still to be read
     writing = false;
-    if (!ok) return Down();
     Send();
   }
   void Down() {
