@@ -136,8 +136,9 @@ template <typename Frame>
 bool FrameReader<Frame>::Next() {
   is_data_ = false;
   uint64_t size = 0;
-  const uint32_t tag = status_.ok() ? in_.ReadTag() : 0;
-  if (tag == 0 && in_.CurrentPosition() == static_cast<int>(message_.size())) return false;
+  if (!status_.ok()) return false;
+  const uint32_t tag = in_.ReadTag();
+  if (tag == 0 && in_.ConsumedEntireMessage()) return false;
   if (tag != Tag(1, kLengthDelimited) || !in_.ReadVarint64(&size) ||
       size > message_.size() - static_cast<std::size_t>(in_.CurrentPosition())) {
     return Fail("malformed message of frames");
