@@ -1,9 +1,13 @@
 #include "server/flags.h"
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <iostream>
-#include <map>
+#include <limits>
+#include <utility>
 
+#include "absl/algorithm/container.h"
+#include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -127,17 +131,79 @@ bool ParseDuration(const std::string& text, absl::Duration* out) {
   return absl::ParseDuration(text, out);
 }
 
-// An option whose value is a duration from `least` to `most`.
+// An option whose text `take` turns into a value; false: it is not `what`. CLI11's own checks would
+// not do: numbers that are too large become the largest there is, and their sentences are long.
+void Add(CLI::App* app, const std::string& name, const std::string& what,
+         std::function<bool(std::string text)> take) {
+  app->add_option_function<std::string>(
+      name, [name, what, take = std::move(take)](const std::string& text) {
+        if (!take(text)) {
+          throw CLI::ValidationError(name, absl::StrCat("'", text, "' is not ", what));
+        }
+      });
+}
+
 void AddDuration(CLI::App* app, const std::string& name, absl::Duration least, absl::Duration most,
                  absl::Duration* out) {
-  app->add_option_function<std::string>(name, [=](const std::string& text) {
-    // Not so written that NaN passes.
-    if (!ParseDuration(text, out) || !(*out >= least && *out <= most)) {
-      throw CLI::ValidationError(
-          name, absl::StrCat("'", text, "' is not a duration from ", absl::FormatDuration(least),
-                             " to ", absl::FormatDuration(most), ", such as 500ms, 8s or 2m"));
-    }
+  Add(app, name,
+      absl::StrCat("a duration from ", absl::FormatDuration(least), " to ",
+                   absl::FormatDuration(most), ", such as 500ms, 8s or 2m"),
+      [=](const std::string& text) {
+        // Not so written that NaN passes.
+        return ParseDuration(text, out) && *out >= least && *out <= most;
+      });
+}
+
+template <typename T>
+void AddNumber(CLI::App* app, const std::string& name, T least, T most, T* out) {
+  Add(app, name, absl::StrCat("a number from ", least, " to ", most), [=](const std::string& text) {
+    return absl::SimpleAtoi(text, out) && *out >= least && *out <= most;
   });
+}
+
+// Bytes.
+void AddSize(CLI::App* app, const std::string& name, std::size_t* out) {
+  Add(app, name, "a size from 64KiB to 1TiB, such as 16MiB", [=](std::string text) {
+    try {
+      CLI::AsSizeValue(/*kb_is_1000=*/false)(text);  // makes it a number without a unit
+    } catch (const CLI::ParseError&) {
+      return false;
+    }
+    return absl::SimpleAtoi(text, out) && *out >= std::size_t{64} << 10 &&
+           *out <= std::size_t{1} << 40;
+  });
+}
+
+template <typename T>
+void AddChoice(CLI::App* app, const std::string& name,
+               std::vector<std::pair<std::string, T>> choices, T* out) {
+  const auto text_of = [](std::string* list, const auto& choice) { list->append(choice.first); };
+  Add(app, name, absl::StrCat("one of ", absl::StrJoin(choices, ", ", text_of)),
+      [choices, out](const std::string& text) {
+        for (const auto& [choice, value] : choices) {
+          if (choice == text) *out = value;
+          if (choice == text) return true;
+        }
+        return false;
+      });
+}
+
+// Into `flags->listen`. All are looked at before one is opened: a mistake in the last must not
+// disturb what is there.
+absl::Status TakeListenAddresses(const std::vector<std::string>& texts, Flags* flags) {
+  for (const std::string& text : texts) {
+    absl::StatusOr<ListenAddress> address = ParseListenAddress(text, flags->listen_policy());
+    if (!address.ok()) return address.status();
+    const bool any_port = address->address.is_ip() && address->address.port() == 0;
+    const auto same = [&](const ListenAddress& other) {
+      return ToString(other) == ToString(*address);
+    };
+    if (!any_port && absl::c_any_of(flags->listen, same)) {
+      return absl::InvalidArgumentError(absl::StrCat("--listen ", text, " is there twice"));
+    }
+    flags->listen.push_back(*std::move(address));
+  }
+  return absl::OkStatus();
 }
 
 // What a start with some of the flags for mutual TLS lacks: "" with all or none.
@@ -161,7 +227,8 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   app.set_help_flag("");
   app.add_flag("-h,--help", help);
   app.add_flag("-V,--version", version);
-  app.add_option("-l,--listen", flags.listen)->expected(1)->take_all();
+  std::vector<std::string> listen;
+  app.add_option("-l,--listen", listen)->expected(1)->take_all();
   app.add_flag("--insecure-loopback", flags.insecure_loopback);
   app.add_option("--tls-cert", flags.tls_cert);
   app.add_option("--tls-key", flags.tls_key);
@@ -169,33 +236,35 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
   app.add_flag("--allow-all", flags.allow_all);
   AddDuration(&app, "--drain-timeout", absl::ZeroDuration(), absl::Hours(24), &flags.drain_timeout);
   AddDuration(&app, "--lease", absl::Seconds(1), absl::Hours(24), &flags.lease);
-  app.add_option("--loops", flags.loops)->check(CLI::Range(1, 1024));
+  AddNumber(&app, "--loops", 1, 1024, &flags.loops);
   app.add_option("--broker-id", flags.broker_id);
   app.add_option("--tls-store", flags.tls_store)->check(CLI::ExistingDirectory);
   app.add_option("--tls-key-log", flags.tls_key_log);
-  app.add_option("--max-connections", flags.max_connections)->check(CLI::NonNegativeNumber);
-  app.add_option("--max-servers", flags.max_servers)->check(CLI::NonNegativeNumber);
-  for (const auto& [name, size] :
-       {std::pair{"--buffer-memory", &flags.buffer_memory},
-        std::pair{"--buffer-memory-per-principal", &flags.buffer_memory_per_principal},
-        std::pair{"--buffer-memory-per-connection", &flags.buffer_memory_per_connection}}) {
-    app.add_option(name, *size)
-        ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
-        ->check(CLI::Range(std::size_t{64} << 10, std::size_t{1} << 40));
-  }
-  const std::map<std::string, spdlog::level::level_enum> levels = {
-      {"trace", spdlog::level::trace}, {"debug", spdlog::level::debug},
-      {"info", spdlog::level::info},   {"warn", spdlog::level::warn},
-      {"error", spdlog::level::err},   {"off", spdlog::level::off}};
-  app.add_option("--log-level", flags.log_level)->transform(CLI::CheckedTransformer(levels));
-  const std::map<std::string, LogFormat> formats = {{"text", LogFormat::kText},
-                                                    {"json", LogFormat::kJson}};
-  app.add_option("--log-format", flags.log_format)->transform(CLI::CheckedTransformer(formats));
+  // No system has more descriptors than int has values.
+  constexpr std::size_t kMostDescriptors = std::numeric_limits<int>::max();
+  AddNumber(&app, "--max-connections", std::size_t{0}, kMostDescriptors, &flags.max_connections);
+  AddNumber(&app, "--max-servers", std::size_t{0}, kMostDescriptors, &flags.max_servers);
+  AddSize(&app, "--buffer-memory", &flags.buffer_memory);
+  AddSize(&app, "--buffer-memory-per-principal", &flags.buffer_memory_per_principal);
+  AddSize(&app, "--buffer-memory-per-connection", &flags.buffer_memory_per_connection);
+  AddChoice(&app, "--log-level",
+            {{"trace", spdlog::level::trace},
+             {"debug", spdlog::level::debug},
+             {"info", spdlog::level::info},
+             {"warn", spdlog::level::warn},
+             {"error", spdlog::level::err},
+             {"off", spdlog::level::off}},
+            &flags.log_level);
+  AddChoice(&app, "--log-format", {{"text", LogFormat::kText}, {"json", LogFormat::kJson}},
+            &flags.log_format);
+  const auto mistake = [](absl::string_view what) {
+    std::cerr << "sockbrokerd: " << what << "\nsockbrokerd --help says what there is.\n";
+    return kExitUsage;
+  };
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    std::cerr << "sockbrokerd: " << error.what() << "\nsockbrokerd --help says what there is.\n";
-    return kExitUsage;
+    return mistake(error.what());
   }
   if (help) {
     std::cout << HelpText() << std::flush;
@@ -206,17 +275,19 @@ std::variant<Flags, int> ParseFlags(int argc, const char* const* argv) {
     return 0;
   }
   if (const std::string missing = MissingTlsFlags(flags); !missing.empty()) {
-    std::cerr << "sockbrokerd: --tls-cert, --tls-key and --tls-client-ca go together; missing: "
-              << missing << "\nsockbrokerd --help says what there is.\n";
-    return kExitUsage;
+    return mistake(
+        absl::StrCat("--tls-cert, --tls-key and --tls-client-ca go together; missing: ", missing));
   }
-  if (flags.listen.empty()) {
+  if (listen.empty()) {
     const absl::StatusOr<std::string> path = DefaultListenPath();
     if (!path.ok()) {
       std::cerr << "sockbrokerd: " << path.status().message() << "\n";
       return kExitFailure;
     }
-    flags.listen.push_back(absl::StrCat("unix:", *path));
+    listen.push_back(absl::StrCat("unix:", *path));
+  }
+  if (absl::Status status = TakeListenAddresses(listen, &flags); !status.ok()) {
+    return mistake(status.message());
   }
   return flags;
 }

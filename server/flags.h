@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/listen_address.h"
 #include "server/logging.h"
 
 namespace sockbroker::server {
@@ -21,8 +22,8 @@ inline constexpr int kExitFailure = 1;
 inline constexpr int kExitUsage = 2;
 
 struct Flags {
-  // As given; never empty.
-  std::vector<std::string> listen;
+  // Never empty; none is there twice, but for ports that are 0.
+  std::vector<ListenAddress> listen;
   bool insecure_loopback = false;
   // Mutual TLS for TCP listeners; all three or none.
   std::string tls_cert;
@@ -34,9 +35,9 @@ struct Flags {
   int loops = 0;
   std::string broker_id;
   absl::Duration lease = absl::Seconds(60);
-  // 0: as many as descriptors allow.
   std::string tls_store;    // "": there is none
   std::string tls_key_log;  // a file; "": nobody gets the secrets
+  // 0: as many as descriptors allow.
   std::size_t max_connections = 0;
   std::size_t max_servers = 0;
   // Bytes; 0: the broker's own choice.
@@ -45,6 +46,10 @@ struct Flags {
   std::size_t buffer_memory_per_connection = 0;
   spdlog::level::level_enum log_level = spdlog::level::info;
   LogFormat log_format = LogFormat::kText;
+
+  ListenPolicy listen_policy() const {
+    return {.insecure_loopback = insecure_loopback, .mutual_tls = !tls_cert.empty()};
+  }
 };
 
 // The flags, or the status to exit with: 0 after --help and --version (printed on stdout),

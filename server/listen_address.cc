@@ -59,11 +59,14 @@ absl::StatusOr<ListenAddress> ParseTcp(absl::string_view text) {
   if (host == "localhost") host = "127.0.0.1";
   const bool bracketed = absl::ConsumePrefix(&host, "[");
   if (bracketed && !absl::ConsumeSuffix(&host, "]")) return bad("a bracket is missing");
-  if (!bracketed && absl::StrContains(host, ':')) return bad("an IPv6 address needs brackets");
   // No look-up: a name could mean another address tomorrow.
   absl::StatusOr<SocketAddress> address = SocketAddress::FromIp(host, static_cast<uint16_t>(port));
+  if (!bracketed && ((address.ok() && address->family() == AF_INET6) ||
+                     (absl::StrContains(host, ':') && SocketAddress::FromIp(text, 0).ok()))) {
+    return bad("an IPv6 address needs brackets");
+  }
   if (!address.ok() || bracketed != (address->family() == AF_INET6)) {
-    return bad("the host is not an IP address");
+    return bad(absl::StrCat("'", host, "' is not an IP address"));
   }
   return ListenAddress{.address = *std::move(address)};
 }
@@ -114,6 +117,11 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,
   return parsed;
 }
 
+std::string ToString(const ListenAddress& address) {
+  if (!address.inherited.empty()) return absl::StrCat("fd:", address.inherited);
+  return absl::StrCat(address.address.is_unix() ? "unix:" : "", address.address.ToString());
+}
+
 absl::StatusOr<std::string> DefaultListenPath() {
   // Root's is one for the machine, whichever way root came in: the variable is set in a login's
   // shell and not in a service, and the two must meet.
@@ -124,8 +132,7 @@ absl::StatusOr<std::string> DefaultListenPath() {
   }
   return absl::NotFoundError(
       "nowhere to listen: $XDG_RUNTIME_DIR is not set and this is not root; say where with "
-      "--listen "
-      "unix:PATH");
+      "--listen unix:PATH");
 }
 
 }  // namespace sockbroker::server

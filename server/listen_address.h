@@ -37,6 +37,9 @@ struct ListenAddress {
 absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text,
                                                  const ListenPolicy& policy);
 
+// In the form in which `--listen` takes it.
+std::string ToString(const ListenAddress& address);
+
 // Whether the policy lets the broker listen there: for inherited descriptors, whose address is
 // known only when they are taken.
 absl::Status CheckListenAddress(const streams::SocketAddress& address, const ListenPolicy& policy);

@@ -68,6 +68,7 @@ absl::Status RemoveStale(const SocketAddress& address) {
     socklen_t size = sizeof(peer);
     // Before it has accepted, the other side is whoever called listen().
     if (getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+      if (peer.pid == getpid()) return taken("another --listen is for the same file");
       return taken(absl::StrCat("process ", peer.pid,
                                 " is listening there; stop it, or choose "
                                 "another path with --listen"));

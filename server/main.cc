@@ -111,19 +111,10 @@ void TellManager(const ServiceManager& manager, absl::string_view state) {
 
 absl::StatusOr<std::vector<ListeningSocket>> OpenListeners(const Flags& flags,
                                                            InheritedDescriptors* inherited) {
-  const ListenPolicy policy = {.insecure_loopback = flags.insecure_loopback,
-                               .mutual_tls = !flags.tls_cert.empty()};
-  std::vector<ListenAddress> addresses;
-  // All are parsed before one is opened: a mistake in the last must not disturb what is there.
-  for (const std::string& text : flags.listen) {
-    absl::StatusOr<ListenAddress> address = ParseListenAddress(text, policy);
-    if (!address.ok()) return address.status();
-    addresses.push_back(*std::move(address));
-  }
   std::vector<ListeningSocket> all;
-  for (const ListenAddress& address : addresses) {
+  for (const ListenAddress& address : flags.listen) {
     absl::StatusOr<std::vector<ListeningSocket>> sockets =
-        ListeningSocket::Open(address, policy, inherited);
+        ListeningSocket::Open(address, flags.listen_policy(), inherited);
     if (!sockets.ok()) return sockets.status();
     for (ListeningSocket& socket : *sockets) all.push_back(std::move(socket));
   }

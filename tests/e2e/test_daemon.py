@@ -77,20 +77,20 @@ def test_health_and_reflection_are_served(broker):
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"])
 def test_beyond_loopback_it_refuses_to_start_and_says_why(address):
     ended = run("--listen", address, "--insecure-loopback")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stdout == ""
     assert "beyond loopback" in ended.stderr and "mTLS" in ended.stderr
 
 
 def test_plain_tcp_must_be_asked_for_by_name():
     ended = run("--listen", "127.0.0.1:0")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "--insecure-loopback" in ended.stderr
 
 
 def test_a_mistake_in_the_last_listener_leaves_nothing_behind(directory):
     ended = run("--listen", f"unix:{directory}/b.sock", "--listen", "0.0.0.0:1", "--insecure-loopback")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert not (directory / "b.sock").exists()
 
 

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "server/listen_address.h"
 
 namespace sockbroker::server {
@@ -43,10 +44,16 @@ std::string Mistake(std::vector<const char*> arguments) {
   return said;
 }
 
+std::vector<std::string> ListenTexts(const Flags& flags) {
+  std::vector<std::string> texts;
+  for (const ListenAddress& address : flags.listen) texts.push_back(ToString(address));
+  return texts;
+}
+
 TEST(Flags, HaveTheirDefaults) {
   setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
   const Flags flags = Parsed({});
-  EXPECT_THAT(flags.listen, ElementsAre("unix:" + *DefaultListenPath()));
+  EXPECT_THAT(ListenTexts(flags), ElementsAre("unix:" + *DefaultListenPath()));
   EXPECT_FALSE(flags.insecure_loopback);
   EXPECT_FALSE(flags.allow_all);
   EXPECT_EQ(flags.drain_timeout, absl::Seconds(8));
@@ -61,7 +68,7 @@ TEST(Flags, AreTakenInEverySpelling) {
                               "--insecure-loopback", "--drain-timeout", "1.5", "--lease=2m",
                               "--loops", "3", "--broker-id=x", "--max-connections=10",
                               "--max-servers=5", "--log-level=warn", "--log-format", "json"});
-  EXPECT_THAT(flags.listen, ElementsAre("unix:/a", "127.0.0.1:0", "fd:c"));
+  EXPECT_THAT(ListenTexts(flags), ElementsAre("unix:/a", "127.0.0.1:0", "fd:c"));
   EXPECT_TRUE(flags.insecure_loopback);
   EXPECT_EQ(flags.drain_timeout, absl::Milliseconds(1500));
   EXPECT_EQ(flags.lease, absl::Minutes(2));
@@ -84,10 +91,54 @@ TEST(Flags, MistakesAreNamedAndPointToHelp) {
   EXPECT_THAT(Mistake({"--lease=25h"}), HasSubstr("24h"));
   EXPECT_THAT(Mistake({"--loops=0"}), HasSubstr("--loops"));
   EXPECT_THAT(Mistake({"--loops=many"}), HasSubstr("--loops"));
-  EXPECT_THAT(Mistake({"--max-connections=-1"}), HasSubstr("--max-connections"));
-  EXPECT_THAT(Mistake({"--log-level=loud"}), HasSubstr("--log-level"));
-  EXPECT_THAT(Mistake({"--log-format=xml"}), HasSubstr("--log-format"));
+  EXPECT_THAT(
+      Mistake({"--log-level=loud"}),
+      HasSubstr("--log-level: 'loud' is not one of trace, debug, info, warn, error, off\n"));
+  EXPECT_THAT(Mistake({"--log-format=xml"}),
+              HasSubstr("--log-format: 'xml' is not one of text, json\n"));
   EXPECT_THAT(Mistake({"--listen"}), HasSubstr("--listen"));
+}
+
+TEST(Flags, ANumberThatIsTooLargeIsRefusedNotMadeTheLargestThereIs) {
+  for (const char* number :
+       {"-1", "2147483648", "99999999999999999999", "1e3", "1.5", "many", ""}) {
+    EXPECT_THAT(Mistake({"--max-connections", number}),
+                HasSubstr(absl::StrCat("--max-connections: '", number,
+                                       "' is not a number from 0 to 2147483647\n")));
+  }
+  EXPECT_THAT(Mistake({"--max-servers=99999999999999999999"}), HasSubstr("--max-servers"));
+  EXPECT_THAT(Mistake({"--loops=99999999999"}), HasSubstr("--loops"));
+  for (const char* size :
+       {"63KiB", "2TiB", "99999999999999999999", "-1", "1GB of it", "much", ""}) {
+    EXPECT_THAT(Mistake({"--buffer-memory", size}),
+                HasSubstr(absl::StrCat("--buffer-memory: '", size,
+                                       "' is not a size from 64KiB to 1TiB, such as 16MiB\n")));
+  }
+  EXPECT_EQ(Parsed({"--buffer-memory=64KiB", "--listen=unix:/a"}).buffer_memory, 65536u);
+  EXPECT_EQ(Parsed({"--buffer-memory=1048576", "--listen=unix:/a"}).buffer_memory, 1048576u);
+}
+
+TEST(Flags, WhereToListenIsLookedAtWithTheOthers) {
+  // Whatever is wrong with it is wrong on the command line.
+  EXPECT_THAT(Mistake({"--listen=tcp:127.0.0.1:0", "--insecure-loopback"}),
+              AllOf(HasSubstr("'tcp:127.0.0.1' is not an IP address"), HasSubstr("--help")));
+  EXPECT_THAT(Mistake({"--listen=127.0.0.1:0"}), HasSubstr("--insecure-loopback"));
+  EXPECT_THAT(Mistake({"--listen=0.0.0.0:0", "--insecure-loopback"}), HasSubstr("beyond loopback"));
+  EXPECT_THAT(ListenTexts(Parsed(
+                  {"--listen=0.0.0.0:7", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a"})),
+              ElementsAre("0.0.0.0:7"));
+}
+
+TEST(Flags, OneAddressTwiceIsAMistakeButForAPortThatIsFree) {
+  EXPECT_THAT(Mistake({"--listen=unix:/run/a", "--listen=unix:///run/a"}),
+              HasSubstr("--listen unix:///run/a is there twice"));
+  EXPECT_THAT(Mistake({"--listen=fd:a", "--listen=fd:b", "--listen=fd:a"}),
+              HasSubstr("--listen fd:a is there twice"));
+  EXPECT_THAT(Mistake({"--listen=localhost:7", "--listen=127.0.0.1:7", "--insecure-loopback"}),
+              HasSubstr("--listen 127.0.0.1:7 is there twice"));
+  EXPECT_THAT(
+      ListenTexts(Parsed({"--listen=127.0.0.1:0", "--listen=127.0.0.1:0", "--insecure-loopback"})),
+      ElementsAre("127.0.0.1:0", "127.0.0.1:0"));
 }
 
 TEST(Flags, MutualTlsTakesItsThreeFilesTogether) {

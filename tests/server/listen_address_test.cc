@@ -99,6 +99,15 @@ TEST(ListenAddress, RefusesWhatIsNoAddress) {
   }
 }
 
+TEST(ListenAddress, AnIPv6AddressWithoutBracketsIsToldFromAHostThatIsNone) {
+  for (const char* text : {"::1:1", "::1", "2001:db8::1:80"}) {
+    EXPECT_THAT(Parsed(text, kInsecure), HasSubstr("an IPv6 address needs brackets")) << text;
+  }
+  for (const char* text : {"tcp:127.0.0.1:1", "unix/a:b:1", "[x]:1"}) {
+    EXPECT_THAT(Parsed(text, kInsecure), HasSubstr("is not an IP address")) << text;
+  }
+}
+
 TEST(DefaultListenPath, IsTheUsersRuntimeDirectoryAndForRootTheMachines) {
   // why: the CLI looks in the same places; root's shell and a service must meet in one
   const char* before = getenv("XDG_RUNTIME_DIR");
