@@ -5,8 +5,14 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <fstream>
 #include <functional>
 #include <optional>
 #include <stdexcept>
@@ -27,6 +33,21 @@
 #include "streams/wait_queue.h"
 #include "tests/streams/fake_resolver.h"
 #include "tests/streams/sockets.h"
+
+namespace {
+// What accept4() fails with in this process; 0: the kernel's own answer.
+std::atomic<int> accept_errno = 0;
+}  // namespace
+
+// The kernel can be made to have no descriptor for this process alone (NoDescriptorsLeft), but not
+// to have none, or no memory, for anybody; so the C library's function is replaced.
+extern "C" int accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
+  if (accept_errno != 0) {
+    errno = accept_errno;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_accept4, fd, address, size, flags));
+}
 
 namespace sockbroker::streams {
 namespace {
@@ -609,6 +630,26 @@ TEST(StartServerShutdownTest, ACallbackThatIsCancelledWithItsLoopClosesTheConnec
   EXPECT_EQ(ReceiveNow(client.get(), 1), "");
 }
 
+// Rows: 9
+CO_TEST_REAL(StartServerTest, AHundredClientsMayWaitInTheBacklogUnlessToldOtherwise) {
+  int most;  // whatever anybody asks for
+  std::ifstream("/proc/sys/net/core/somaxconn") >> most;
+  const auto backlog = [](const Descriptor& listening) {
+    tcp_info info = {};
+    socklen_t size = sizeof(info);
+    EXPECT_EQ(getsockopt(listening.get(), IPPROTO_TCP, TCP_INFO, &info, &size), 0);
+    return static_cast<int>(info.tcpi_sacked);  // of a listening socket: its backlog
+  };
+  for (const auto& [options, expected] :
+       {std::pair{StartServerOptions{}, 100}, std::pair{StartServerOptions{{.backlog = 7}}, 7}}) {
+    Descriptor socket = BoundSocket("127.0.0.1");
+    const Descriptor same(dup(socket.get()));
+    absl::StatusOr<Server> server = co_await StartServer(Echo, One(std::move(socket)), options);
+    CO_ASSERT_OK(server);
+    EXPECT_EQ(backlog(same), std::min(expected, most));
+  }
+}
+
 // Rows: 89
 CO_TEST_REAL(StartServerTest, HandlersOfAllConnectionsRunSideBySide) {
   constexpr int kClients = 200;
@@ -713,6 +754,27 @@ TEST_F(StartServerExhaustionTest, TheListenerRestsForASecondAndThenGoesOnWhereIt
   RunUntil(&loop_, [this] { return server_.accepted_total() == 3; });
   EXPECT_EQ(server_.accepted_total(), 3u);
   EXPECT_THAT(reported_, SizeIs(2));
+  EXPECT_TRUE(server_.is_serving());
+}
+
+// Rows: 10
+TEST_F(StartServerExhaustionTest, NoMemoryAndAFullTableOfFilesAreSuchARestToo) {
+  for (const int error : {ENFILE, ENOBUFS, ENOMEM}) {
+    SCOPED_TRACE(error);
+    const uint64_t accepted = server_.accepted_total();
+    reported_.clear();
+    accept_errno = error;
+    const Descriptor client = ConnectNow(server_.sockets()[0]);
+    RunUntil(&loop_, [this] { return !reported_.empty(); });
+    accept_errno = 0;
+    clock_.Advance(absl::Milliseconds(999));
+    loop_.RunUntilIdle();
+    EXPECT_EQ(server_.accepted_total(), accepted);
+    clock_.Advance(absl::Milliseconds(1));
+    RunUntil(&loop_, [&] { return server_.accepted_total() == accepted + 1; });
+    EXPECT_EQ(server_.accepted_total(), accepted + 1);
+    EXPECT_THAT(reported_, ElementsAre(error));
+  }
   EXPECT_TRUE(server_.is_serving());
 }
 

@@ -552,7 +552,28 @@ CO_TEST(WaitForTest, ShieldedWorkRunsToItsEndThoughTheTimePassed) {
     co_await Shielded(SetAfter(absl::Seconds(5), flag));
     co_return absl::OkStatus();
   };
+  const absl::Time begin = LoopTime();
   EXPECT_THAT(co_await WaitFor(shield(&done), absl::Seconds(1)), IsOk());
+  EXPECT_TRUE(done);
+  EXPECT_EQ(LoopTime() - begin, absl::Seconds(5));
+}
+
+// Rows: 250
+CO_TEST(WaitForTest, ATaskOfItsOwnGoesOnWhenTheTimeToWaitForWhatItTellsHasPassed) {
+  bool done = false;
+  WaitQueue told;
+  auto work = [](bool* flag, WaitQueue* queue) -> Task<void> {
+    co_await SetAfter(absl::Seconds(5), flag);
+    queue->WakeAll();
+  };
+  auto wait = [](WaitQueue* queue) -> Task<absl::Status> { co_return co_await queue->Wait(); };
+  TaskHandle<void> task = CreateTask(work(&done, &told));
+  const absl::Time begin = LoopTime();
+  EXPECT_THAT(co_await WaitFor(wait(&told), absl::Seconds(1)),
+              StatusIs(StatusCode::kDeadlineExceeded));
+  EXPECT_EQ(LoopTime() - begin, absl::Seconds(1));
+  EXPECT_FALSE(done);
+  co_await task.Join();
   EXPECT_TRUE(done);
 }
 
