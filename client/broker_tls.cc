@@ -58,6 +58,11 @@ absl::StatusOr<BrokerTls> BrokerTls::Choose(BrokerTlsFiles* files) {
     if (status.ok()) status = Read(certificate, files->certificate, &tls.certificate_);
     if (status.ok()) status = Read(key, files->key, &tls.key_);
   }
+  if (status.ok()) status = CheckRoots(ca, files->ca, tls.ca_);
+  if (status.ok() && !tls.certificate_.empty()) {
+    status = CheckIdentity({certificate, files->certificate, tls.certificate_},
+                           {key, files->key, tls.key_});
+  }
   if (!status.ok()) return status;
   return tls;
 }

@@ -12,6 +12,7 @@
 #include "client/starttls.h"
 #include "client/suggestion.h"
 #include "sockbroker/version.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::client {
 namespace {
@@ -106,9 +107,10 @@ Examples:
 
 constexpr char kForwardExamples[] =
     R"(As ssh's -L, -R, -D and -W, with the broker in place of the far end: what -L and -D connect to and where -R listens
-is the broker's side; -L and -D listen on this side, where -R connects to. BIND is the interface to listen on: nothing
-is loopback, `*` every one. PORT 0 takes a free one, which is said on stderr. IPv6 addresses stand in brackets; a PATH
-has a '/' in it or is @NAME. Each may be given many times; all share one link to the broker.
+is the broker's side; -L and -D listen on this side, where -R connects to. BIND is the interface to listen on: without
+`BIND:` it is loopback, `*:` and an empty one (`:8080:...`) are every interface. PORT 0 takes a free one, of IPv4 unless
+BIND is an IPv6 address, which is said on stderr. IPv6 addresses stand in brackets; a PATH has a '/' in it or is @NAME.
+Each may be given many times; all share one link to the broker.
 
 When the link to the broker breaks, connections go on at the exact byte once it is back; new ones wait for it. Ctrl-C
 ends all of them. With -v a line tells what goes through; -vv tells of every connection.
@@ -180,6 +182,14 @@ constexpr char kCompletionExamples[] =
 CLI::Validator NotNegative() {
   return {[](const std::string& text) {
             return absl::StartsWith(text, "-") ? "it must not be negative" : std::string();
+          },
+          ""};
+}
+
+// For what goes to the broker as a string: others would make messages that cannot be read.
+CLI::Validator Text() {
+  return {[](const std::string& text) {
+            return IsUtf8(text) ? std::string() : "it must be text in UTF-8";
           },
           ""};
 }
@@ -282,8 +292,10 @@ void CommandLine::AddConnect() {
   app->add_flag("-4,--ipv4", connect.ipv4, "IPv4 only");
   app->add_flag("-6,--ipv6", connect.ipv6, "IPv6 only");
   app->add_option("-s,--source", connect.source_address, "The broker's address to connect from")
-      ->type_name("ADDRESS");
-  app->add_option("-p,--source-port", connect.source_port, "The broker's port to connect from")
+      ->type_name("ADDRESS")
+      ->check(Text());
+  app->add_option("-p,--source-port", connect.source_port,
+                  "The broker's port to connect from; without -s at any of its addresses")
       ->type_name("PORT");
   app->add_flag("-C,--crlf", connect.crlf, "Send each line feed as CR LF");
   app->add_flag("-n,--numeric", connect.numeric, "Look no name up: HOST and PORT are numbers");
@@ -294,6 +306,7 @@ void CommandLine::AddConnect() {
       ->type_name("SECONDS");
   app->add_option("-l,--label", connect.labels, "A label for `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
+      ->check(Text())
 
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -315,9 +328,11 @@ void CommandLine::AddConnect() {
   app->add_option("--servername", tls.server_name,
                   "Whom to ask for (SNI), and whom the certificate must be for, instead of HOST; "
                   "'': neither")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->check(Text());
   app->add_option("--alpn", tls.alpn, "Protocols to offer, the preferred first: h2,http/1.1")
-      ->type_name("LIST");
+      ->type_name("LIST")
+      ->check(Text());
   app->add_flag("-k,--insecure", tls.insecure,
                 "Take any certificate: whoever answers is believed to be HOST");
 }
@@ -400,10 +415,12 @@ void CommandLine::AddListen() {
                   "How long the broker keeps a connection when nobody has it; 60 by default")
       ->type_name("SECONDS");
   app->add_option("--name", listen.name, "A name for the server, shown by `servers`")
-      ->type_name("NAME");
+      ->type_name("NAME")
+      ->check(Text());
   app->add_option("-l,--label", listen.labels,
                   "A label for `servers` and `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
+      ->check(Text())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", listen.json, "Say on stderr how it goes, in JSON");
@@ -416,7 +433,8 @@ void CommandLine::AddListen() {
                   "Demand a certificate of each client that this vouches for, PEM")
       ->type_name("FILE");
   app->add_option("--alpn", listen.tls.alpn, "Protocols to take, the preferred first: h2,http/1.1")
-      ->type_name("LIST");
+      ->type_name("LIST")
+      ->check(Text());
 }
 
 void CommandLine::AddForward() {
@@ -447,6 +465,7 @@ void CommandLine::AddForward() {
       "Say on stderr where it listens and what goes through; -vv: every connection");
   app->add_option("-l,--label", forward.labels, "A label for `ls` to find them by; up to 16")
       ->type_name("KEY=VALUE")
+      ->check(Text())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag(
@@ -459,6 +478,7 @@ void CommandLine::AddLists() {
     app->add_option("-l,--label", list.labels,
                     "Only those with this label; KEY alone: with any value")
         ->type_name("KEY[=VALUE]")
+        ->check(Text())
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     app->add_flag("-a,--all", list.all, "Also closed ones that the broker remembers");
@@ -496,6 +516,7 @@ void CommandLine::AddWatch() {
   app->add_option("-l,--label", watch.labels,
                   "Only those with this label; KEY alone: with any value")
       ->type_name("KEY[=VALUE]")
+      ->check(Text())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_option("-s,--server", watch.server, "Only what this server accepted")

@@ -30,6 +30,7 @@
 #include "client/starttls_upgrade.h"
 #include "streams/event_loop.h"
 #include "streams/task.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::client {
 namespace {
@@ -52,6 +53,7 @@ absl::StatusOr<v1::ConnectionOptions> MakeConnectionOptions(const ConnectOptions
 // All but the port and what the transfer itself needs.
 absl::StatusOr<v1::OpenConnectionRequest> MakeTcpRequest(const ConnectOptions& options) {
   v1::OpenConnectionRequest request;
+  if (!IsUtf8(options.target[0])) return Misuse("HOST must be text in UTF-8");
   request.set_host(options.target[0]);
   if (options.ipv4 && options.ipv6) return Misuse("-4 and -6 exclude each other");
   request.set_family(options.ipv4   ? v1::FAMILY_INET
@@ -261,7 +263,8 @@ class ConnectRun {
 
   int OpenFailed(const grpc::Status& status) {
     if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
-    return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", target_.peer), status));
+    return FailWith(ToAbslStatus(address_, absl::StrCat("connect to ", target_.peer), status,
+                                 BindAdvice(status, Bound::kSource)));
   }
 
   // Opens the connection, or takes up the one that was opened by a call.

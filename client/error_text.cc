@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "client/cpp/status.h"
 #include "client/endpoint_text.h"
 #include "client/exit_status.h"
@@ -54,6 +56,14 @@ std::string SystemText(const v1::ErrorDetail& detail, absl::string_view otherwis
   return first == 0 ? std::string(otherwise) : ErrnoText(first);
 }
 
+int FirstErrno(const v1::ErrorDetail& detail) {
+  if (detail.os_errno() != 0) return detail.os_errno();
+  for (const v1::Attempt& attempt : detail.attempts()) {
+    if (attempt.os_errno() != 0) return attempt.os_errno();
+  }
+  return 0;
+}
+
 std::string LimitText(const v1::ErrorDetail& detail, absl::string_view otherwise) {
   std::string text = "the broker is at its limit";
   if (!detail.limit_name().empty()) {
@@ -70,16 +80,58 @@ std::string LimitText(const v1::ErrorDetail& detail, absl::string_view otherwise
 
 std::string BindText(const v1::ErrorDetail& detail) {
   std::string text = SystemText(detail, "the address cannot be bound");
-  switch (detail.os_errno()) {
-    case EADDRINUSE:
-      return text + "; port 0 takes a free one";
-    case EACCES:
-      return text + "; the broker may not bind this (ports below 1024 need CAP_NET_BIND_SERVICE)";
-    case EADDRNOTAVAIL:
-      return text + "; the broker's machine has no such address";
-    default:
-      return text;
+  if (FirstErrno(detail) == EADDRNOTAVAIL) text += "; the broker's machine has no such address";
+  return text;
+}
+
+// What fills the field of a request, in the words of the command line.
+struct FlagOfField {
+  absl::string_view field;
+  absl::string_view flag;
+};
+constexpr FlagOfField kFlags[] = {
+    {"host", "HOST"},
+    {"hosts", "HOST"},
+    {"port", "PORT"},
+    {"service", "PORT"},
+    {"path", "PATH"},
+    {"family", "-4 or -6"},
+    {"local_host", "-s"},
+    {"local_port", "-p"},
+    {"labels", "-l"},
+    {"options.labels", "-l"},
+    {"options.accepted.labels", "-l"},
+    {"options.name", "--name"},
+    {"options.lease", "--lease"},
+    {"options.accepted.lease", "--lease"},
+    {"options.timeouts.connect", "-w"},
+    {"server", "--server"},
+    {"tls.handshake_timeout", "-w"},
+    {"tls.ca_pem", "--cacert or --client-ca"},
+    {"tls.ca_name", "the store:NAME of --cacert or --client-ca"},
+    {"tls.certificate_pem", "--cert"},
+    {"tls.private_key_pem", "--key"},
+    {"tls.identity_name", "the store:NAME of --cert"},
+    {"tls.server_hostname", "--servername"},
+    {"tls.alpn", "--alpn"},
+};
+
+std::string FieldText(const v1::ErrorDetail& detail, const std::string& message) {
+  if (detail.field().empty()) return message;
+  absl::string_view name = detail.field();
+  for (const FlagOfField& flag : kFlags) {
+    if (flag.field == name) name = flag.flag;
   }
+  absl::string_view allowed = detail.allowed();
+  if (allowed.empty()) return absl::StrCat(name, ": ", message);
+  // The engine's sentences begin with its own name for the option.
+  for (const absl::string_view own :
+       {"server_hostname", "alpn:", "ca:", "private key:", "certificate chain:", "certificate:"}) {
+    if (absl::ConsumePrefix(&allowed, own)) {
+      return absl::StrCat(name, absl::EndsWith(own, ":") ? ":" : "", allowed);
+    }
+  }
+  return absl::StrCat(name, " must be ", allowed);
 }
 
 std::string WithoutDetail(const grpc::Status& status) {
@@ -201,10 +253,7 @@ std::string CauseText(const grpc::Status& status) {
     case v1::DRAINING:
       return "the broker is shutting down and opens nothing new";
     case v1::INVALID_FIELD:
-      if (detail->field().empty()) return status.error_message();
-      return detail->allowed().empty()
-                 ? absl::StrCat(detail->field(), ": ", status.error_message())
-                 : absl::StrCat(detail->field(), " must be ", detail->allowed());
+      return FieldText(*detail, status.error_message());
     default:
       return status.error_message().empty()
                  ? absl::AsciiStrToLower(v1::Reason_Name(detail->reason()))
@@ -214,6 +263,29 @@ std::string CauseText(const grpc::Status& status) {
 
 std::string ErrorLine(absl::string_view action, const grpc::Status& status) {
   return absl::StrCat(action, " failed: ", CauseText(status));
+}
+
+std::string BindAdvice(const grpc::Status& status, Bound what) {
+  const absl::optional<v1::ErrorDetail> detail = DetailOf(status);
+  if (!detail.has_value() || detail->reason() != v1::BIND_FAILED) return "";
+  const int error = FirstErrno(*detail);
+  if (error == EADDRINUSE) {
+    switch (what) {
+      case Bound::kPort:
+        return "; port 0 takes a free one, and `sockbroker servers` shows whether a listener of "
+               "yours has it";
+      case Bound::kPath:
+        return "; `sockbroker servers` shows whether a listener of yours has it";
+      case Bound::kSource:
+        return "; without -p it is a free port";
+    }
+  }
+  if (error == EACCES || error == EPERM) {
+    return what == Bound::kPath
+               ? "; the broker may not make a socket there"
+               : "; the broker may not bind this (ports below 1024 need CAP_NET_BIND_SERVICE)";
+  }
+  return "";
 }
 
 std::string NoBrokerText(const BrokerAddress& address, const grpc::Status& status) {
@@ -250,14 +322,14 @@ int ExitStatusOf(const grpc::Status& status) {
 }
 
 absl::Status ToAbslStatus(const BrokerAddress& address, absl::string_view action,
-                          const grpc::Status& status) {
+                          const grpc::Status& status, absl::string_view advice) {
   if (status.ok()) return absl::OkStatus();
   if (IsBrokenLink(status)) return absl::UnavailableError(NoBrokerText(address, status));
   // The two libraries number their codes alike. What a user typed is judged here, not by the
   // broker's code.
   auto code = static_cast<absl::StatusCode>(status.error_code());
   if (code == absl::StatusCode::kInvalidArgument) code = absl::StatusCode::kFailedPrecondition;
-  return {code, ErrorLine(action, status)};
+  return {code, absl::StrCat(ErrorLine(action, status), advice)};
 }
 
 int ExitStatusOf(const absl::Status& status) {

@@ -33,10 +33,15 @@ std::string CloseReasonText(v1::Reason reason);
 // Nobody answers at the address: says how to start a broker or to name another.
 std::string NoBrokerText(const BrokerAddress& address, const grpc::Status& status);
 
+// What the broker was to bind.
+enum class Bound { kPort, kPath, kSource };
+// What to do when it could not, to stand behind ErrorLine: "; port 0 takes a free one, ...", or "".
+std::string BindAdvice(const grpc::Status& status, Bound what);
+
 // The same for code that deals in absl::Status: kUnavailable when the broker cannot be reached
-// (with NoBrokerText), the call's own code otherwise, with ErrorLine.
+// (with NoBrokerText), the call's own code otherwise, with ErrorLine and `advice` behind it.
 absl::Status ToAbslStatus(const BrokerAddress& address, absl::string_view action,
-                          const grpc::Status& status);
+                          const grpc::Status& status, absl::string_view advice = "");
 // kExitNoBroker for kUnavailable, kExitUsage for kInvalidArgument, else kExitFailed.
 int ExitStatusOf(const absl::Status& status);
 

@@ -85,9 +85,9 @@ struct Interfaces {
   bool last_may_lack = false;
 };
 
-Interfaces InterfacesOf(const ForwardPlace& place) {
+// `any_port`: the kernel chooses it, or has.
+Interfaces InterfacesOf(const ForwardPlace& place, bool any_port) {
   // With two families and a free port, "the port" would be two.
-  const bool any_port = place.port == Port{};
   if (place.host == "*") return {{}, any_port ? AF_INET : AF_UNSPEC};
   if (place.host.empty() || place.host == "localhost") {
     if (any_port) return {{"127.0.0.1"}};
@@ -318,7 +318,7 @@ class ForwardRun {
       server =
           co_await streams::StartUnixServer(serve, UnixPathFromText(listen.unix_path), options);
     } else {
-      Interfaces interfaces = InterfacesOf(listen);
+      Interfaces interfaces = InterfacesOf(listen, forward->wants_free_port());
       streams::StartServerOptions options;
       options.backlog = kBacklog;
       options.family = interfaces.family;
@@ -426,13 +426,10 @@ class ForwardRun {
     absl::StatusOr<Server> server = co_await StartRemote(forward, forward->spec.listen);
     if (!server.ok()) {
       if (interrupt_->raised()) co_return kExitFailed;
-      std::string action = absl::StrCat(forward->Text(), ": listening at the broker");
-      if (streams::GetErrno(server.status()) == EADDRINUSE) {
-        // Of a program that was killed it stays for its lease.
-        action = absl::StrCat("(`sockbroker servers` shows whether a listener of yours has it) ",
-                              action);
-      }
-      co_return FailWith(ToAbslStatus(address_, action, ToGrpc(server.status())));
+      const grpc::Status failed = ToGrpc(server.status());
+      co_return FailWith(ToAbslStatus(
+          address_, absl::StrCat(forward->Text(), ": listening at the broker"), failed,
+          BindAdvice(failed, forward->spec.listen.is_unix() ? Bound::kPath : Bound::kPort)));
     }
     notes_.Listening(forward->name(), server->sockets(), TargetText(*forward),
                      forward->wants_free_port());
@@ -456,7 +453,7 @@ class ForwardRun {
       co_return co_await broker_.StartUnixServer(serve, UnixPathFromText(listen.unix_path),
                                                  std::move(options));
     }
-    Interfaces interfaces = InterfacesOf(listen);
+    Interfaces interfaces = InterfacesOf(listen, forward->wants_free_port());
     StartServerOptions options;
     fill(&options);
     options.family = interfaces.family;

@@ -72,11 +72,9 @@ class Reader {
       place.unix_path = fields_[next_++].text;
       return place;
     }
-    // A number is the port, unless there is one field more than it needs: then it stands where an
+    // The first is the port, unless there is one field more than it needs: then it stands where an
     // interface does, and "" is every one.
-    const bool has_bind =
-        !fields_[next_].is_number() || (option_ == 'D' ? left() == 2 : left() == 4);
-    if (has_bind) {
+    if (HasBind()) {
       if (left() < 2) return Malformed(option_, text_, "the port is missing");
       const Field& bind = fields_[next_++];
       place.host = bind.text.empty() && !bind.bracketed ? "*" : bind.text;
@@ -118,6 +116,13 @@ class Reader {
   absl::Status End() { return left() == 0 ? absl::OkStatus() : Malformed(option_, text_, kIpv6); }
 
  private:
+  bool HasBind() const {
+    if (option_ == 'D') return left() == 2 || !fields_[next_].is_number();
+    if (left() != 3) return left() > 3 || !fields_[next_].is_number();
+    // BIND:PORT:PATH, or PORT:HOST:HOSTPORT. Where it is neither, a second number is the port.
+    return fields_.back().is_path() ||
+           (!fields_[next_].is_number() && fields_[next_ + 1].is_number());
+  }
   std::size_t left() const { return fields_.size() - next_; }
 
   const char option_;

@@ -35,6 +35,7 @@
 #include "streams/task_group.h"
 #include "streams/wait_for.h"
 #include "streams/wait_queue.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::client {
 namespace {
@@ -66,7 +67,10 @@ absl::StatusOr<v1::StartServerRequest> MakeTcpRequest(const ListenOptions& optio
   const absl::StatusOr<Port> port = ParsePort(options.target.back());
   if (!port.ok()) return port.status();
   v1::StartServerRequest request;
-  if (options.target.size() == 2) request.add_hosts(options.target[0]);
+  if (options.target.size() == 2) {
+    if (!IsUtf8(options.target[0])) return Misuse("HOST must be text in UTF-8");
+    request.add_hosts(options.target[0]);
+  }
   if (port->service.empty()) {
     request.set_port(port->number);
   } else {
@@ -223,8 +227,10 @@ class ListenRun {
         options_.unix_socket || options_.target.size() == 1
             ? absl::StrCat(options_.unix_socket ? "" : "port ", options_.target[0])
             : absl::StrCat(options_.target[0], " port ", options_.target[1]);
+    const grpc::Status failed = ToGrpcStatus(status);
     co_return FailWith(
-        ToAbslStatus(address_, absl::StrCat("listen on ", where), ToGrpcStatus(status)));
+        ToAbslStatus(address_, absl::StrCat("listen on ", where), failed,
+                     BindAdvice(failed, options_.unix_socket ? Bound::kPath : Bound::kPort)));
   }
 
   streams::Task<int> Serve() {

@@ -11,6 +11,7 @@
 #include "client/pem_file.h"
 #include "client/starttls.h"
 #include "client/suggestion.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::client {
 namespace {
@@ -23,13 +24,15 @@ absl::Status Misuse(absl::string_view text) { return absl::InvalidArgumentError(
 absl::Status ReadCa(absl::string_view option, const std::string& ca, v1::TlsOptions* tls) {
   if (ca.empty()) return absl::OkStatus();
   if (absl::StartsWith(ca, kStore)) {
+    if (!IsUtf8(ca)) return Misuse(absl::StrCat(option, ": the NAME must be text in UTF-8"));
     tls->set_ca_name(ca.substr(kStore.size()));
     return absl::OkStatus();
   }
   absl::StatusOr<std::string> pem = ReadPemFile(option, ca);
   if (!pem.ok()) return pem.status();
+  absl::Status status = CheckRoots(option, ca, *pem);
   tls->set_ca_pem(*std::move(pem));
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status ReadIdentity(const std::string& certificate, const std::string& key,
@@ -38,6 +41,7 @@ absl::Status ReadIdentity(const std::string& certificate, const std::string& key
     return key.empty() ? absl::OkStatus() : Misuse("--key needs --cert too: the key's certificate");
   }
   if (absl::StartsWith(certificate, kStore)) {
+    if (!IsUtf8(certificate)) return Misuse("--cert: the NAME must be text in UTF-8");
     if (!key.empty()) return Misuse("--cert store:NAME has its key in the store: leave --key out");
     tls->set_identity_name(certificate.substr(kStore.size()));
     return absl::OkStatus();
@@ -58,9 +62,11 @@ absl::Status ReadIdentity(const std::string& certificate, const std::string& key
                                " needs a passphrase; `openssl pkey -in ", key_file,
                                " -out FILE` makes one that doesn't"));
   }
+  absl::Status status = CheckIdentity({"--cert", certificate, *pem},
+                                      {key.empty() ? "--cert" : "--key", key_file, *key_pem});
   tls->set_certificate_pem(*std::move(pem));
   tls->set_private_key_pem(*std::move(key_pem));
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status SplitAlpn(const std::string& list, v1::TlsOptions* tls) {

@@ -9,6 +9,7 @@
 #include "server/session_connection.h"
 #include "server/tls_settings.h"
 #include "streams/error.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::server {
 namespace {

@@ -30,9 +30,4 @@ std::optional<absl::Duration> FromProto(const google::protobuf::Duration& durati
 
 google::protobuf::Timestamp ToProto(absl::Time wall_time);
 
-// Text from outside (names, messages of the system) with what isn't UTF-8 replaced: Protobuf's
-// string fields insist.
-std::string ToUtf8(absl::string_view text);
-bool IsUtf8(absl::string_view text);
-
 }  // namespace sockbroker::server

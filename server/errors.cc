@@ -9,6 +9,7 @@
 #include "google/rpc/status.pb.h"
 #include "server/endpoint_codec.h"
 #include "streams/error.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::server {
 namespace {

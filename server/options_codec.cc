@@ -362,9 +362,9 @@ RpcStatus ParseOpen(const v1::OpenConnectionRequest& in, const BrokerLimits& lim
   }
   check.Merge(ParseFamily(in.family(), &plan->engine.family));
   plan->engine.flags = in.flags();
-  check.Require(!in.has_local_port() || in.has_local_host(), "local_host",
-                "given when local_port is (\"0.0.0.0\" or \"::\" for any address)");
-  if (in.has_local_host()) {
+  if (in.has_local_host() || in.has_local_port()) {
+    check.Require(!in.has_local_host() || !in.local_host().empty(), "local_host",
+                  "a name or an address, or absent for any address");
     check.Merge(CheckName(in.local_host(), "local_host"));
     check.Merge(CheckPort(in.local_port(), "local_port"));
     plan->engine.local_addr.emplace(in.local_host(),

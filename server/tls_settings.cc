@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "server/endpoint_codec.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::server {
 namespace {

@@ -1,5 +1,6 @@
 #include "streams/open_connection.h"
 
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -151,9 +152,14 @@ Task<absl::StatusOr<std::shared_ptr<SocketStream>>> OpenTcp(EventLoop* loop,
   if (!addresses.ok()) co_return addresses.status();
   std::vector<SocketAddress> local;
   if (options->local_addr.has_value()) {
-    absl::StatusOr<std::vector<SocketAddress>> resolved = co_await Resolve(
-        loop, AddrInfoRequest{options->local_addr->first, options->local_addr->second,
-                              options->family, options->flags});
+    const auto& [local_host, local_port] = *options->local_addr;
+    AddrInfoRequest request{local_host, local_port, options->family, options->flags};
+    if (local_host.empty()) {
+      request.host.reset();
+      request.flags |= AI_PASSIVE;
+    }
+    absl::StatusOr<std::vector<SocketAddress>> resolved =
+        co_await Resolve(loop, std::move(request));
     if (!resolved.ok()) co_return resolved.status();
     local = *std::move(resolved);
   }

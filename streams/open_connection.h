@@ -29,7 +29,8 @@ struct OpenConnectionOptions {
   StreamOptions stream;
   int family = AF_UNSPEC;
   int flags = 0;  // AI_*
-  // The address to connect from: a host (name allowed) and port, resolved like the target's.
+  // The address to connect from: a host (name allowed) and port, resolved like the target's. An
+  // empty host is any address of the family that is dialled, for which asyncio has no word.
   std::optional<std::pair<std::string, Port>> local_addr;
   // RFC 8305: start the next attempt when one took so long. None: strictly one after another. Zero:
   // all at once.

@@ -204,7 +204,7 @@ Task<absl::StatusOr<Connection>> Broker::OpenConnection(std::optional<std::strin
   request.set_family(ToFamily(options.family));
   request.set_flags(options.flags);
   if (options.local_addr.has_value()) {
-    request.set_local_host(options.local_addr->first);
+    if (!options.local_addr->first.empty()) request.set_local_host(options.local_addr->first);
     request.set_local_port(options.local_addr->second);
   }
   if (options.happy_eyeballs_delay.has_value()) {

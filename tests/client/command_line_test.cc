@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "client/exit_status.h"
 
 namespace sockbroker::client {
@@ -26,6 +30,25 @@ TEST(CommandLine, ConnectTakesNcsFlagsInOneWord) {
   EXPECT_EQ(line.connect.quit_after_input, -1);
   EXPECT_EQ(line.connect.source_address, "127.0.0.2");
   EXPECT_EQ(line.connect.source_port, "4000");
+}
+
+TEST(CommandLine, WhatIsNotUtf8IsRefusedWithTheNameOfTheOption) {
+  for (const auto& [option, word] :
+       std::vector<std::pair<std::string, std::string>>{{"--source", "connect"},
+                                                        {"--label", "connect"},
+                                                        {"--servername", "connect"},
+                                                        {"--alpn", "connect"},
+                                                        {"--name", "listen"},
+                                                        {"--label", "listen"},
+                                                        {"--alpn", "listen"},
+                                                        {"--label", "forward"},
+                                                        {"--label", "ls"},
+                                                        {"--label", "watch"}}) {
+    const auto outcome = CommandLine().Parse({word, option, "a\xff", "h", "1"});
+    EXPECT_EQ(outcome.exit_status, kExitUsage) << word << option;
+    EXPECT_THAT(outcome.error, StartsWith(option + ": it must be text in UTF-8")) << word;
+  }
+  EXPECT_TRUE(CommandLine().Parse({"connect", "-l", "na\xc3\xafve=1", "h", "1"}).run);
 }
 
 TEST(CommandLine, ForwardTakesAnyNumberOfEachKind) {

@@ -59,7 +59,7 @@ TEST(ErrorText, ATimeOutNamesItsPhase) {
 TEST(ErrorText, AnErrorSaysWhatToDoNext) {
   EXPECT_EQ(CauseText(MakeStatus(StatusCode::FAILED_PRECONDITION, "",
                                  Detail(v1::BIND_FAILED, EADDRINUSE))),
-            "Address already in use; port 0 takes a free one");
+            "Address already in use");
   EXPECT_EQ(CauseText(MakeStatus(StatusCode::NOT_FOUND, "", Detail(v1::WRONG_BROKER))),
             "it belongs to another broker; name that one with -b ADDRESS");
   v1::ErrorDetail quota = Detail(v1::QUOTA);
@@ -74,6 +74,39 @@ TEST(ErrorText, AnErrorSaysWhatToDoNext) {
   field.set_allowed("1 to 1048576");
   EXPECT_EQ(CauseText(MakeStatus(StatusCode::INVALID_ARGUMENT, "", field)),
             "options.limit must be 1 to 1048576");
+}
+
+TEST(ErrorText, WhatIsWrongWithAFieldIsSaidOfTheFlag) {
+  const auto text = [](const char* field, const char* allowed) {
+    v1::ErrorDetail detail = Detail(v1::INVALID_FIELD);
+    detail.set_field(field);
+    detail.set_allowed(allowed);
+    return CauseText(MakeStatus(StatusCode::INVALID_ARGUMENT, "", detail));
+  };
+  EXPECT_EQ(text("options.accepted.lease", "1 s to 24 h"), "--lease must be 1 s to 24 h");
+  EXPECT_EQ(text("tls.server_hostname", "server_hostname cannot start with a dot"),
+            "--servername cannot start with a dot");
+  EXPECT_EQ(text("tls.certificate_pem", "certificate: no start line"), "--cert: no start line");
+}
+
+TEST(ErrorText, WhatToDoAboutAnAddressHangsOnItsKind) {
+  const auto advice = [](int error, Bound what) {
+    return BindAdvice(
+        MakeStatus(StatusCode::FAILED_PRECONDITION, "", Detail(v1::BIND_FAILED, error)), what);
+  };
+  EXPECT_EQ(advice(EADDRINUSE, Bound::kPort),
+            "; port 0 takes a free one, and `sockbroker servers` shows whether a listener of yours "
+            "has it");
+  EXPECT_EQ(advice(EADDRINUSE, Bound::kPath),
+            "; `sockbroker servers` shows whether a listener of yours has it");
+  EXPECT_EQ(advice(EACCES, Bound::kPort),
+            "; the broker may not bind this (ports below 1024 need CAP_NET_BIND_SERVICE)");
+  EXPECT_EQ(advice(EACCES, Bound::kPath), "; the broker may not make a socket there");
+  EXPECT_EQ(advice(EADDRINUSE, Bound::kSource), "; without -p it is a free port");
+  EXPECT_EQ(BindAdvice(MakeStatus(StatusCode::FAILED_PRECONDITION, "",
+                                  Detail(v1::CONNECTION_REFUSED, ECONNREFUSED)),
+                       Bound::kPort),
+            "");
 }
 
 TEST(ErrorText, WithoutADetailTheMessageSpeaks) {

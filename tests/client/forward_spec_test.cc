@@ -83,6 +83,9 @@ TEST(ForwardSpec, AMistakeIsExplainedWithTheGrammar) {
   EXPECT_THAT(ErrorOf("8080:d b:80"), HasSubstr("'d b' is no host"));
   EXPECT_THAT(ErrorOf("8080:d\xff:80"), HasSubstr("is no host"));
   EXPECT_THAT(ErrorOf("a:b:db:80"), HasSubstr("'b' is no port"));
+  EXPECT_THAT(ErrorOf("80a:db:80"), HasSubstr("'80a' is no port"));
+  EXPECT_THAT(ErrorOf("-1:db:80"), HasSubstr("'-1' is no port"));
+  EXPECT_THAT(ErrorOf("[::1]:8080:db"), HasSubstr("where it leads is missing"));
   for (const char* text : {"", ":", "::", ":::", "::::", "[", "]", "[]", "\\", "a", "@", "/",
                            "a:", "[]:1:a:1", "1:2:3:4:5:6", "\\:1:a:1"}) {
     EXPECT_FALSE(ForwardSpec::ParseListenAndTarget('R', text).ok()) << text;

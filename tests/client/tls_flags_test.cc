@@ -9,6 +9,7 @@
 #include <string>
 
 #include "client/exit_status.h"
+#include "streams/testing/test_certificates.h"
 
 namespace sockbroker::client {
 namespace {
@@ -55,21 +56,23 @@ TEST_F(TlsFlags, TlsAloneTrustsTheSystemAndChecksTheHost) {
 }
 
 TEST_F(TlsFlags, FilesAreReadAndSentAlong) {
+  const streams::TestCertificate me = streams::MakeSelfSigned({});
   const ClientTlsFlags flags{.tls = true,
-                             .ca = File("ca.crt", kCertificate),
-                             .certificate = File("me.crt", kCertificate),
-                             .key = File("me.key", kKey),
+                             .ca = File("ca.crt", me.certificate_pem),
+                             .certificate = File("me.crt", me.certificate_pem),
+                             .key = File("me.key", me.key_pem),
                              .alpn = "h2,http/1.1"};
   const auto tls = MakeClientTls(flags, "h");
   ASSERT_TRUE(tls.ok()) << tls.status();
-  EXPECT_EQ(tls->ca_pem(), kCertificate);
-  EXPECT_EQ(tls->certificate_pem(), kCertificate);
-  EXPECT_EQ(tls->private_key_pem(), kKey);
+  EXPECT_EQ(tls->ca_pem(), me.certificate_pem);
+  EXPECT_EQ(tls->certificate_pem(), me.certificate_pem);
+  EXPECT_EQ(tls->private_key_pem(), me.key_pem);
   EXPECT_THAT(tls->alpn(), ElementsAre("h2", "http/1.1"));
 }
 
 TEST_F(TlsFlags, TheKeyMayStandInTheCertificatesFile) {
-  const std::string both = std::string(kCertificate) + kKey;
+  const streams::TestCertificate me = streams::MakeSelfSigned({});
+  const std::string both = me.certificate_pem + me.key_pem;
   const auto tls = MakeServerTls({.tls = true, .certificate = File("both.pem", both)});
   ASSERT_TRUE(tls.ok()) << tls.status();
   EXPECT_EQ(tls->private_key_pem(), both);
@@ -117,6 +120,33 @@ TEST_F(TlsFlags, WhatCannotBeUsedIsSaidWithTheFlag) {
       HasSubstr("holds no private key"));
   EXPECT_THAT(Error(MakeClientTls({.tls = true, .alpn = "h2,,x"}, "h")), HasSubstr("--alpn"));
   EXPECT_THAT(Error(MakeServerTls({.tls = true})), HasSubstr("--cert"));
+}
+
+TEST_F(TlsFlags, APemFileOfTheWrongKindIsNamedWithItsFlag) {
+  const streams::TestCertificate me = streams::MakeSelfSigned({});
+  const std::string certificate = File("me.crt", me.certificate_pem);
+  const std::string key = File("me.key", me.key_pem);
+  EXPECT_EQ(Error(MakeClientTls({.tls = true, .ca = key}, "h")),
+            "--cacert: " + key + " holds no certificate");
+  EXPECT_THAT(Error(MakeClientTls({.tls = true, .ca = File("bad", kCertificate)}, "h")),
+              HasSubstr("/bad cannot be read: "));
+  EXPECT_EQ(
+      Error(MakeServerTls({.tls = true, .certificate = certificate, .key = key, .client_ca = key})),
+      "--client-ca: " + key + " holds no certificate");
+  EXPECT_EQ(Error(MakeServerTls({.tls = true, .certificate = key, .key = key})),
+            "--cert: " + key + " holds no certificate");
+  const std::string other = File("other.key", streams::MakeSelfSigned({}).key_pem);
+  EXPECT_EQ(Error(MakeServerTls({.tls = true, .certificate = certificate, .key = other})),
+            "--key: " + other + " is not the key of the certificate in " + certificate);
+  EXPECT_THAT(
+      Error(MakeServerTls({.tls = true, .certificate = certificate, .key = File("k", kKey)})),
+      HasSubstr("--key: "));
+}
+
+TEST_F(TlsFlags, ANameInTheStoreMustBeText) {
+  EXPECT_THAT(Error(MakeClientTls({.tls = true, .ca = "store:\xff"}, "h")), HasSubstr("--cacert"));
+  EXPECT_THAT(Error(MakeServerTls({.tls = true, .certificate = "store:\xff"})),
+              HasSubstr("--cert"));
 }
 
 TEST_F(TlsFlags, AKeyBehindAPassphraseSaysHowToOpenIt) {

@@ -229,6 +229,19 @@ def test_the_source_address_is_the_brokers_choice_of_ours(run_cli, python_peer):
     assert result.stdout.decode() == repr(("127.0.0.2", port))
 
 
+def test_a_source_port_alone_goes_with_any_address_of_the_family(run_cli, python_peer):
+    peer = python_peer(lambda s: s.sendall(repr(s.getpeername()).encode()))
+    for host in (peer.host, "localhost"):
+        port = free_port()
+        result = run_cli("connect", "-p", port, host, peer.port)
+        assert result.stdout.decode() == repr(("127.0.0.1", port)), result.stderr
+    taken = connect((peer.host, peer.port))
+    result = run_cli("connect", "-p", taken.getsockname()[1], peer.host, peer.port)
+    taken.close()
+    assert result.returncode == 1
+    assert b"Address already in use; without -p it is a free port\n" in result.stderr
+
+
 # --- connect: what goes wrong ---------------------------------------------------------------------------------------------
 
 
@@ -237,6 +250,32 @@ def test_a_refused_connection_is_status_1_and_says_so(run_cli):
     result = run_cli("connect", "127.0.0.1", port)
     assert result.returncode == 1
     assert result.stderr.decode() == f"sockbroker: connect to 127.0.0.1 port {port} failed: Connection refused\n"
+
+
+def test_an_argument_that_is_not_utf8_is_status_2_and_named(run_cli):
+    # Lone surrogates are how Python passes bytes on that are no text.
+    for arguments, name in (
+        (["connect", "\udcff\udcfe", "80"], b"HOST"),
+        (["connect", "-s", "\udcff", "127.0.0.1", "80"], b"--source"),
+        (["connect", "-l", "\udcff=x", "127.0.0.1", "80"], b"--label"),
+        (["connect", "--tls", "--servername", "\udcff", "127.0.0.1", "80"], b"--servername"),
+        (["connect", "--tls", "--cacert", "store:\udcff", "127.0.0.1", "80"], b"--cacert"),
+        (["listen", "\udcff", "0"], b"HOST"),
+        (["listen", "--name", "\udcff", "0"], b"--name"),
+        (["ls", "-l", "\udcff"], b"--label"),
+    ):
+        result = run_cli(*arguments)
+        assert result.returncode == 2, arguments
+        assert result.stderr.startswith(b"sockbroker: " + name) and b"UTF-8" in result.stderr, result.stderr
+        assert result.stderr.count(b"\n") == 1, result.stderr
+
+
+def test_a_value_the_broker_refuses_is_said_of_the_flag(run_cli):
+    result = run_cli("connect", "--lease", "1000000", "127.0.0.1", "80")
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"sockbroker: connect to 127.0.0.1 port 80 failed: --lease must be 1 s to 24 h\n",
+    )
 
 
 def test_a_missing_unix_socket_is_status_1(run_cli, directory):
@@ -484,6 +523,42 @@ def test_a_port_that_is_taken_is_said_with_advice(run_cli, echo_server):
         f"listen on 127.0.0.1 port {echo_server.port} failed: Address already in use; port 0 takes a free one"
         in result.stderr.decode()
     )
+
+
+def test_a_path_that_is_taken_or_forbidden_is_said_with_advice_about_paths(
+    run_cli, start_broker, directory, unprivileged, unix_echo_server
+):
+    for result, text in (
+        (run_cli("listen", "-U", unix_echo_server.path), f"listen on {unix_echo_server.path} failed"),
+        (run_cli("forward", "-R", f"{unix_echo_server.path}:db:1"), f"-R {unix_echo_server.path}: listening at the broker failed"),
+    ):
+        assert result.returncode == 1
+        assert result.stderr.decode() == (
+            f"sockbroker: {text}: Address already in use; "
+            "`sockbroker servers` shows whether a listener of yours has it\n"
+        )
+    private = directory / "private"
+    private.mkdir(mode=0o500)
+    if not unprivileged and os.geteuid() == 0:
+        pytest.skip("root may make a socket anywhere")
+    weak = start_broker("--listen", f"unix:{directory}/weak.sock", **unprivileged)
+    for arguments in (["listen", "-U", private / "x.sock"], ["forward", "-R", f"{private}/x.sock:db:1"]):
+        result = run_cli("-b", weak.addresses[0], *arguments)
+        assert result.returncode == 1
+        assert result.stderr.endswith(b" failed: Permission denied; the broker may not make a socket there\n")
+
+
+def test_a_port_the_broker_may_not_bind_is_said_with_the_capability(run_cli, start_broker, directory, unprivileged):
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as f:
+        if int(f.read()) < 1024 or (os.geteuid() == 0 and not unprivileged):
+            pytest.skip("every port may be bound here")
+    weak = start_broker("--listen", f"unix:{directory}/weak.sock", **unprivileged)
+    for arguments in (["listen", "127.0.0.1", "1023"], ["forward", "-R", "127.0.0.1:1023:db:1"]):
+        result = run_cli("-b", weak.addresses[0], *arguments)
+        assert result.returncode == 1
+        assert result.stderr.endswith(
+            b" failed: Permission denied; the broker may not bind this (ports below 1024 need CAP_NET_BIND_SERVICE)\n"
+        )
 
 
 def test_exec_joins_a_command_to_each_connection(start_listen, broker):

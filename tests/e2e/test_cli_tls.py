@@ -251,7 +251,7 @@ def test_flags_that_make_no_sense_are_answered_with_those_that_do(run_cli, certi
         result = run_cli(*arguments)
         assert (result.returncode, said in result.stderr) == (2, True), result.stderr
     result = run_cli("listen", "--tls", "--cert", certificates.good.certificate, "--key", certificates.client.key, 0)
-    assert result.returncode == 1 and b"key" in result.stderr, result.stderr
+    assert result.returncode == 2 and b"is not the key of the certificate in" in result.stderr, result.stderr
 
 
 # --- the broker's store ---------------------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ TEST_F(BrokerLife, BadFieldsAreNamedWithWhatIsAllowed) {
             "options.labels");
   EXPECT_EQ(field([](auto* r) { r->mutable_happy_eyeballs_delay()->set_seconds(-1); }),
             "happy_eyeballs_delay");
-  EXPECT_EQ(field([](auto* r) { r->set_local_port(1); }), "local_host");
+  EXPECT_EQ(field([](auto* r) { r->set_local_host(""); }), "local_host");
   EXPECT_EQ(field([](auto* r) { r->mutable_proxy_protocol(); }), "proxy_protocol.version");
   EXPECT_EQ(field([](auto* r) {
               r->mutable_proxy_protocol()->set_version(v1::ProxyProtocol::V1);

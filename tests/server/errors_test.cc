@@ -9,6 +9,7 @@
 #include "server/endpoint_codec.h"
 #include "streams/address.h"
 #include "streams/error.h"
+#include "transport/utf8.h"
 
 namespace sockbroker::server {
 namespace {

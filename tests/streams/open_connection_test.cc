@@ -244,6 +244,22 @@ CO_TEST_REAL(OpenConnectionTest, LocalCandidatesOfAnotherFamilyThanTheTargetAreS
   EXPECT_EQ(connection->writer.sockname().host(), "127.0.0.3");
 }
 
+CO_TEST_REAL(OpenConnectionTest, ALocalPortAloneIsBoundInTheFamilyThatIsDialled) {
+  for (const char* loopback : {"127.0.0.1", "::1"}) {
+    const Descriptor listener = ListeningSocket(loopback);
+    Descriptor reserved = ListeningSocket(loopback);
+    const uint16_t port = PortOf(reserved);
+    reserved.Reset();
+    OpenConnectionOptions options;
+    options.local_addr.emplace("", port);
+    absl::StatusOr<Connection> connection =
+        co_await OpenConnection(loopback, PortOf(listener), options);
+    CO_ASSERT_OK(connection);
+    EXPECT_EQ(connection->writer.sockname().host(), loopback);
+    EXPECT_EQ(connection->writer.sockname().port(), port);
+  }
+}
+
 // Rows: 34, 36
 CO_TEST_REAL(OpenConnectionTest, TheNextLocalCandidateIsTriedWhenOneCannotBeBound) {
   const Descriptor listener = ListeningSocket("127.0.0.1");
