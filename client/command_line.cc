@@ -283,7 +283,8 @@ void CommandLine::AddConnect() {
                   "Quit so long after the end of stdin, whatever the peer does; negative: never")
       ->type_name("SECONDS");
   app->add_option("-w,--timeout", connect.timeout,
-                  "Give up when connecting takes longer; quit (status 0) when nothing comes or "
+                  "Give up when connecting, by way of the broker, takes longer; quit (status 0) "
+                  "when nothing comes or "
                   "goes for so long")
       ->type_name("SECONDS");
   app->add_flag("-z,--scan", connect.scan,

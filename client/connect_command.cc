@@ -11,6 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "client/broker_link.h"
 #include "client/console.h"
 #include "client/conversation.h"
@@ -30,10 +32,14 @@
 #include "client/starttls_upgrade.h"
 #include "streams/event_loop.h"
 #include "streams/task.h"
+#include "streams/wait_for.h"
 #include "transport/utf8.h"
 
 namespace sockbroker::client {
 namespace {
+
+// The broker has the same limit, and knows what it was waiting for: it is heard out.
+constexpr absl::Duration kGrace = absl::Milliseconds(250);
 
 absl::Status Misuse(absl::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(text, "; see `sockbroker connect --help`"));
@@ -156,7 +162,8 @@ class ConnectRun {
 
  private:
   int Link() {
-    absl::StatusOr<std::unique_ptr<BrokerLink>> link = BrokerLink::Connect(address_, &canceller_);
+    absl::StatusOr<std::unique_ptr<BrokerLink>> link =
+        BrokerLink::Connect(address_, &canceller_, std::min(Left(), absl::Seconds(10)));
     if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
     if (!link.ok()) return FailWith(link.status());
     link_ = *std::move(link);
@@ -248,7 +255,8 @@ class ConnectRun {
   int OpenByCall(const Request& request, OpenMethod<Request> method, v1::Connection* connection) {
     if (const int status = Link(); status != kExitOk) return status;
     v1::OpenConnectionResponse opened;
-    const grpc::Status status = link_->Call(method, request, &opened, {.canceller = &canceller_});
+    const grpc::Status status = link_->Call(method, request, &opened,
+                                            {.canceller = &canceller_, .timeout = Left() + kGrace});
     *connection = std::move(*opened.mutable_connection());
     return status.ok() ? kExitOk : OpenFailed(status);
   }
@@ -270,7 +278,8 @@ class ConnectRun {
   // Opens the connection, or takes up the one that was opened by a call.
   template <typename Request>
   streams::Task<int> Talk(Request request, v1::Connection opened) {
-    auto link = co_await SessionLink::Connect(address_, notes_, interrupt_, Patience());
+    auto link = co_await SessionLink::Connect(address_, notes_, interrupt_, Patience(),
+                                              std::min(Left(), absl::Seconds(10)));
     if (interrupt_->raised()) co_return ExitBySignal(interrupt_->signal_number());
     if (!link.ok()) co_return FailWith(link.status());
     Broker& broker = (*link)->broker();
@@ -278,14 +287,16 @@ class ConnectRun {
     if (opened.handle().empty()) {
       ConnectionOptions how;
       TuneForPump(&how);
-      connection =
-          co_await UntilInterrupted(interrupt_, broker.Open(std::move(request), std::move(how)));
+      connection = co_await UntilInterrupted(
+          interrupt_,
+          streams::WaitFor(broker.Open(std::move(request), std::move(how)), Left() + kGrace));
     } else {
       AttachOptions how;
       TuneForPump(&how);
       how.read_offset = opened.offsets().read_offset();
-      connection =
-          co_await UntilInterrupted(interrupt_, broker.Attach(opened.handle(), std::move(how)));
+      connection = co_await UntilInterrupted(
+          interrupt_,
+          streams::WaitFor(broker.Attach(opened.handle(), std::move(how)), Left() + kGrace));
     }
     if (!connection.ok()) co_return OpenFailed(ToGrpcStatus(connection.status()));
     const v1::Connection& info = connection->writer.info();
@@ -295,6 +306,13 @@ class ConnectRun {
     WidenPipe(STDOUT_FILENO);
     co_return co_await Converse(link->get(), *std::move(connection), {.peer = target_.peer},
                                 MakePumpOptions(options_), notes_, interrupt_);
+  }
+
+  // Of -w, which bounds the whole way: to the broker, and from there.
+  absl::Duration Left() const {
+    if (!options_.timeout.has_value() || *options_.timeout <= 0) return absl::InfiniteDuration();
+    return std::max(started_ + absl::Seconds(*options_.timeout) - absl::Now(),
+                    absl::ZeroDuration());
   }
 
   absl::Duration Patience() const {
@@ -316,6 +334,7 @@ class ConnectRun {
     return UpgradeToTls(*link_, *dialogue, *tls_, target_.peer, upgrade, connection);
   }
 
+  const absl::Time started_ = absl::Now();
   const BrokerAddress& address_;
   const ConnectOptions& options_;
   Interrupt* const interrupt_;

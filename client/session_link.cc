@@ -62,13 +62,15 @@ SessionLink::~SessionLink() { watch_->broker.reset(); }
 Task<absl::StatusOr<std::unique_ptr<SessionLink>>> SessionLink::Connect(BrokerAddress address,
                                                                         Notes notes,
                                                                         Interrupt* interrupt,
-                                                                        absl::Duration patience) {
+                                                                        absl::Duration patience,
+                                                                        absl::Duration timeout) {
   auto watch = std::make_shared<Watch>(address, notes);
   BrokerOptions options;
   if (address.tls().enabled()) {
     options.credentials =
         MutualTls(address.tls().ca(), address.tls().certificate(), address.tls().key());
   }
+  options.connect_timeout = timeout;
   options.backoff_max = absl::Seconds(1);
   options.give_up_after = patience;
   options.on_state = [watch](const LinkEvent& event) { watch->OnState(event); };
@@ -77,8 +79,11 @@ Task<absl::StatusOr<std::unique_ptr<SessionLink>>> SessionLink::Connect(BrokerAd
   if (!broker.ok()) {
     const absl::StatusCode code = broker.status().code();
     if (code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded) {
-      // It knows the reasons by their words, those that gRPC has for bad keys among them.
-      const auto plain = BrokerLink::Connect(address, nullptr, absl::Seconds(2));
+      // It knows the reasons by their words, those that gRPC has for bad keys among them. Of what
+      // has been silent so long there is nothing to be learned.
+      const auto plain = BrokerLink::Connect(
+          address, nullptr,
+          code == absl::StatusCode::kDeadlineExceeded ? absl::ZeroDuration() : absl::Seconds(2));
       co_return plain.ok()
           ? absl::UnavailableError(NoBrokerText(address, ToGrpcStatus(broker.status())))
           : plain.status();

@@ -27,10 +27,11 @@ namespace sockbroker::client {
 class SessionLink {
  public:
   // A broken link is waited for as long as `patience`; a Unix socket at which nobody listens any
-  // more only for some seconds. `interrupt` is borrowed.
+  // more only for some seconds. A broker that does not answer is given up after `timeout`.
+  // `interrupt` is borrowed.
   static streams::Task<absl::StatusOr<std::unique_ptr<SessionLink>>> Connect(
       BrokerAddress address, Notes notes, Interrupt* interrupt,
-      absl::Duration patience = absl::Seconds(60));
+      absl::Duration patience = absl::Seconds(60), absl::Duration timeout = absl::Seconds(10));
   ~SessionLink();
   SessionLink(const SessionLink&) = delete;
   SessionLink& operator=(const SessionLink&) = delete;

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -227,6 +228,21 @@ def test_the_source_address_is_the_brokers_choice_of_ours(run_cli, python_peer):
     peer = python_peer(lambda s: s.sendall(repr(s.getpeername()).encode()))
     result = run_cli("connect", "-s", "127.0.0.2", "-p", port, peer.host, peer.port)
     assert result.stdout.decode() == repr(("127.0.0.2", port))
+
+
+def test_w_bounds_the_way_to_the_broker_too(run_cli, broker):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker.signal(signal.SIGSTOP)
+        try:
+            for where in (broker.addresses[0], "127.0.0.1:%d" % silent.getsockname()[1]):
+                for options in ([], ["--detach"], ["-z"]):
+                    started = time.monotonic()
+                    result = run_cli("-b", where, "connect", "-w", "0.3", *options, "127.0.0.1", "1")
+                    assert time.monotonic() - started < 4, options
+                    assert result.returncode == 3, result.stderr
+                    assert f"no broker at {where}: no answer".encode() in result.stderr, result.stderr
+        finally:
+            broker.signal(signal.SIGCONT)
 
 
 def test_a_source_port_alone_goes_with_any_address_of_the_family(run_cli, python_peer):
