@@ -147,11 +147,12 @@ void SessionClient::Wait(const char* what, const std::function<bool()>& conditio
   }
 }
 
-std::shared_ptr<TestChannel> SessionClient::Open(uint16_t port, const std::string& request_id) {
+std::shared_ptr<TestChannel> SessionClient::Open(uint16_t port, const std::string& request_id,
+                                                 const std::string& host) {
   const std::lock_guard lock(mutex_);
   auto channel = std::make_shared<TestChannel>(this);
   v1::OpenConnectionRequest request;
-  request.set_host("127.0.0.1");
+  request.set_host(host);
   request.set_port(port);
   request.set_request_id(request_id.empty() ? RandomBytes(16) : request_id);
   channel->channel_ = session_.Open(request, channel.get());

@@ -118,7 +118,8 @@ class SessionClient final : private session::AcceptListener {
   // Frames are taken in no more (a client that is stopped), or again.
   void Hold(bool held);
 
-  std::shared_ptr<TestChannel> Open(uint16_t port, const std::string& request_id = "");
+  std::shared_ptr<TestChannel> Open(uint16_t port, const std::string& request_id = "",
+                                    const std::string& host = "127.0.0.1");
   std::shared_ptr<TestChannel> Bind(const std::string& handle, bool steal = false,
                                     std::optional<session::Position> read = std::nullopt);
   uint32_t Listen(const std::string& server, uint32_t credits);
