@@ -157,7 +157,7 @@ bool FrameReader<Frame>::Next() {
   // Everything else, and Data in any other form that Protobuf allows.
   if (!frame_.ParseFromString(
           std::string(message_.Subcord(static_cast<std::size_t>(start), size)))) {
-    return Fail("malformed frame");
+    return Fail("malformed frame, or text in it is not UTF-8");
   }
   if (!in_.Skip(end - in_.CurrentPosition())) return Fail("malformed frame");
   if (frame_.has_data()) {

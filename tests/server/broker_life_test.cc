@@ -186,6 +186,41 @@ TEST_F(BrokerLife, BadFieldsAreNamedWithWhatIsAllowed) {
   EXPECT_EQ(broker().open_connections(), 0u);
 }
 
+TEST_F(BrokerLife, TextThatIsNotUtf8IsRefusedAndNothingElseSuffers) {
+  auto [handle, peer] = Connect();
+  const auto refused = [](const grpc::Status& status) {
+    // Such a message can't be decoded; gRPC answers before the broker is asked.
+    return status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
+  };
+  const std::string text = "a\xff";
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->set_host(text); })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->set_service(text); })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->set_sock(text); })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->set_local_host(text); })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->mutable_options()->set_traceparent(text); })));
+  EXPECT_TRUE(
+      refused(TryOpen([&](auto* r) { (*r->mutable_options()->mutable_labels())["k"] = text; })));
+  EXPECT_TRUE(
+      refused(TryOpen([&](auto* r) { (*r->mutable_options()->mutable_labels())[text] = "v"; })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->mutable_tls()->set_server_hostname(text); })));
+  EXPECT_TRUE(refused(TryOpen([&](auto* r) { r->mutable_tls()->add_alpn(text); })));
+  v1::StartServerRequest start;
+  start.add_hosts(text);
+  v1::StartServerResponse started;
+  EXPECT_TRUE(refused(Do(&Stub::StartServer, start, &started)));
+  v1::ListConnectionsRequest list;
+  list.set_page_token(text);
+  v1::ListConnectionsResponse listed;
+  EXPECT_TRUE(refused(Do(&Stub::ListConnections, list, &listed)));
+  // A path is bytes: it is taken, and what is said of it can be read.
+  EXPECT_EQ(DetailOf(TryOpenUnix("/nowhere/" + text)).reason(), v1::CONNECTION_REFUSED);
+
+  EXPECT_EQ(broker().open_connections(), 1u);
+  EXPECT_EQ(budget_->in_use(), 1u);
+  Write(handle, "fine");
+  EXPECT_EQ(peer.Receive(4), "fine");
+}
+
 TEST_F(BrokerLife, WithTlsOptionsTheFirstByteIsAHandshakes) {
   v1::OpenConnectionRequest request;
   request.set_host("127.0.0.1");

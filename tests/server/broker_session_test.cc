@@ -610,6 +610,26 @@ TEST_F(SessionTest, TheFirstFrameMustBeHello) {
   EXPECT_THAT(status.error_message(), HasSubstr("Hello"));
 }
 
+TEST_F(SessionTest, TextThatIsNotUtf8EndsTheStreamAndNoConnection) {
+  SessionClient client(channel_);
+  auto [connection, peer] = Open(&client);
+  v1::ClientFrames frames;
+  v1::Open* open = frames.add_frames()->mutable_open();
+  open->set_channel(3);
+  open->mutable_tcp()->set_host("\xff.test");
+  open->mutable_tcp()->set_port(80);
+  client.SendRaw(frames);
+  const grpc::Status status = client.WaitEnd();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(server::DetailOf(status).reason(), v1::SESSION_FAULT);
+  EXPECT_THAT(status.error_message(), HasSubstr("UTF-8"));
+  client.Cut();
+  client.Connect();
+  connection->WaitBound();
+  connection->Write("still here");
+  EXPECT_EQ(peer.Receive(10), "still here");
+}
+
 TEST_F(SessionTest, BytesBeyondTheEdgeEndTheirChannelAndNoOther) {
   SessionClient client(channel_);
   auto [connection, peer] = Open(&client);
