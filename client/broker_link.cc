@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "absl/random/random.h"
-#include "absl/strings/match.h"
 #include "client/error_text.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -35,23 +34,6 @@ std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const BrokerTls& tls) {
   return grpc::SslCredentials({.pem_root_certs = tls.ca(),
                                .pem_private_key = tls.key(),
                                .pem_cert_chain = tls.certificate()});
-}
-
-// Why `channel` could not be made, in gRPC's words: only a call is told them.
-grpc::Status WhyNot(const std::shared_ptr<grpc::Channel>& channel, grpc_connectivity_state state) {
-  const grpc::Status unusable = {
-      grpc::StatusCode::UNAVAILABLE,
-      "--broker-cacert, --broker-cert or --broker-key cannot be used, or the key is not the "
-      "certificate's"};
-  if (state == GRPC_CHANNEL_SHUTDOWN) return unusable;
-  const auto stub = v1::SocketBroker::NewStub(channel);
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(1)));
-  v1::ListServersResponse response;
-  grpc::Status status = stub->ListServers(&context, {}, &response);
-  // How gRPC 1.51 says that it could make no connection at all out of the credentials.
-  if (absl::StrContains(status.error_message(), "empty address list")) return unusable;
-  return status;
 }
 
 }  // namespace
@@ -112,9 +94,10 @@ absl::StatusOr<std::unique_ptr<BrokerLink>> BrokerLink::Connect(BrokerAddress ad
     if (state == GRPC_CHANNEL_READY) break;
     if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN ||
         absl::Now() >= deadline) {
-      // With TLS there is more to it than that nobody listens.
-      return absl::UnavailableError(NoBrokerText(
-          address, address.tls().enabled() ? WhyNot(channel, state) : grpc::Status::OK));
+      return absl::UnavailableError(
+          NoBrokerText(address, absl::Now() >= deadline
+                                    ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "no answer")
+                                    : grpc::Status::OK));
     }
     if (canceller != nullptr && canceller->cancelled()) return absl::CancelledError("interrupted");
     // In slices, so that Ctrl-C is heard.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "client/broker_probe.h"
 #include "client/cpp/status.h"
 #include "client/endpoint_text.h"
 #include "client/exit_status.h"
@@ -294,7 +295,12 @@ std::string NoBrokerText(const BrokerAddress& address, const grpc::Status& statu
   if (error != 0) {
     cause = ErrnoText(error);
   } else {
-    cause = status.error_message().empty() ? "no answer" : status.error_message();
+    const bool silent = status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+    cause = silent || status.error_message().empty() ? "no answer" : status.error_message();
+  }
+  if (!address.is_unix() && status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
+    const std::string why = WhyNoBroker(address);
+    if (!why.empty()) return absl::StrCat("no broker at ", address.text(), ": ", why);
   }
   const std::string what = absl::StrCat("no broker at ", address.text(), ": ", cause, "; ");
   if (error == EACCES)

@@ -30,7 +30,8 @@ std::string ErrorLine(absl::string_view action, const grpc::Status& status);
 // Why a connection ended, from Connection.close_reason or ErrorDetail.close_reason: "its lease ran
 // out".
 std::string CloseReasonText(v1::Reason reason);
-// Nobody answers at the address: says how to start a broker or to name another.
+// Nobody answers at the address: says how to start a broker or to name another. Of a TCP address it
+// finds out why, which may take seconds, unless `status` is DEADLINE_EXCEEDED: no time is left.
 std::string NoBrokerText(const BrokerAddress& address, const grpc::Status& status);
 
 // What the broker was to bind.

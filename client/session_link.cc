@@ -4,7 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "client/broker_link.h"
 #include "client/error_text.h"
 
 namespace sockbroker::client {
@@ -79,14 +78,7 @@ Task<absl::StatusOr<std::unique_ptr<SessionLink>>> SessionLink::Connect(BrokerAd
   if (!broker.ok()) {
     const absl::StatusCode code = broker.status().code();
     if (code == absl::StatusCode::kUnavailable || code == absl::StatusCode::kDeadlineExceeded) {
-      // It knows the reasons by their words, those that gRPC has for bad keys among them. Of what
-      // has been silent so long there is nothing to be learned.
-      const auto plain = BrokerLink::Connect(
-          address, nullptr,
-          code == absl::StatusCode::kDeadlineExceeded ? absl::ZeroDuration() : absl::Seconds(2));
-      co_return plain.ok()
-          ? absl::UnavailableError(NoBrokerText(address, ToGrpcStatus(broker.status())))
-          : plain.status();
+      co_return absl::UnavailableError(NoBrokerText(address, ToGrpcStatus(broker.status())));
     }
     co_return ToAbslStatus(address, "speaking to the broker", ToGrpcStatus(broker.status()));
   }

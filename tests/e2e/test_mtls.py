@@ -7,7 +7,7 @@ import subprocess
 
 import grpc
 import pytest
-from conftest import PATIENCE, SOCKBROKER, SOCKBROKERD, connect, error_detail, program, wait_until
+from conftest import PATIENCE, SOCKBROKER, SOCKBROKERD, connect, error_detail, free_port, program, wait_until
 from sockbroker.v1 import connection_pb2 as connections
 from sockbroker.v1 import error_pb2 as errors
 from sockbroker.v1 import io_pb2 as io
@@ -532,7 +532,30 @@ def test_the_program_sees_through_a_false_broker(open_broker, pki, directory):
     arguments = ["--broker-cacert", other, *as_(pki, pki.alice)[2:]]
     done = cli("-b", open_broker.addresses[0], *arguments, "ls")
     assert (done.returncode, done.stdout) == (3, b"")
-    assert b"CERTIFICATE_VERIFY_FAILED" in done.stderr or b"certificate verify failed" in done.stderr
+    assert b": the broker's certificate is not accepted (self-signed certificate in" in done.stderr
+    assert b"; --broker-cacert FILE names who vouches for it" in done.stderr
+
+
+def test_the_program_says_why_no_broker_answers_on_tcp(open_broker, start_broker, python_peer, pki):
+    tls, plain = open_broker.addresses[0], start_broker("--listen", "127.0.0.1:0", "--insecure-loopback").addresses[0]
+    deaf = python_peer(lambda s: s.sendall(b"220 mail.example.org ESMTP\r\n"))
+    alice, ca = as_(pki, pki.alice), ["--broker-cacert", pki.authority.certificate]
+    for address, arguments, said in (
+        (tls, [], "it wants TLS: --broker-cacert FILE, with --broker-cert FILE and --broker-key FILE"),
+        (tls, ca, "it demands a certificate: --broker-cert FILE and --broker-key FILE"),
+        (tls, as_(pki, pki.stranger), "it does not accept the certificate of --broker-cert"),
+        (plain, alice, "what answers there speaks no TLS; leave --broker-cacert"),
+        ("nosuch.invalid:7000", [], "the name nosuch.invalid is not known ("),
+        ("nosuch.invalid:7000", alice, "the name nosuch.invalid is not known ("),
+        (f"127.0.0.1:{free_port()}", [], "Connection refused; start `sockbrokerd`"),
+        (f"127.0.0.1:{free_port()}", alice, "Connection refused; start `sockbrokerd`"),
+        (f"{deaf.host}:{deaf.port}", [], "what answers there is no sockbrokerd"),
+    ):
+        for command in (["ls"], ["connect", "127.0.0.1", "1"], ["forward", "-L", "0:db:1"]):
+            done = cli("-b", address, *arguments, *command)
+            assert done.returncode == 3, (address, command, done.stderr)
+            assert done.stderr.decode().startswith(f"sockbroker: no broker at {address}: {said}"), done.stderr
+            assert done.stderr.count(b"\n") == 1
 
 
 def test_the_program_names_files_it_cannot_use(open_broker, pki, directory):
