@@ -19,8 +19,8 @@ class BrokerAddress {
   // "unix:PATH", an absolute PATH alone, "HOST:PORT", "[IPV6]:PORT". kInvalidArgument says what is
   // allowed.
   static absl::StatusOr<BrokerAddress> Parse(absl::string_view text);
-  // Where sockbrokerd listens unless told otherwise: $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock,
-  // or for root /run/sockbroker/sockbroker.sock.
+  // Where sockbrokerd listens unless told otherwise: $XDG_RUNTIME_DIR/sockbroker/sockbroker.sock
+  // (if the variable is not set, /run/user/UID/...), or for root /run/sockbroker/sockbroker.sock.
   static BrokerAddress Default();
   // `option` (may be empty), else $SOCKBROKER_ADDRESS, else Default().
   static absl::StatusOr<BrokerAddress> Choose(absl::string_view option);

@@ -22,7 +22,8 @@ constexpr char kProgramExamples[] =
 `sockbroker COMMAND --help` explains a command, with examples.
 
 Where the broker is: -b ADDRESS, else $SOCKBROKER_ADDRESS, else
-$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock (root: /run/sockbroker/sockbroker.sock).
+$XDG_RUNTIME_DIR/sockbroker/sockbroker.sock, where /run/user/UID stands for the
+variable if it is not set (root: /run/sockbroker/sockbroker.sock).
 At HOST:PORT, with --broker-cacert (else $SOCKBROKER_CACERT) it is spoken to through
 TLS, as --broker-cert and --broker-key (else $SOCKBROKER_CERT and $SOCKBROKER_KEY) say.
 
@@ -113,7 +114,8 @@ BIND is an IPv6 address, which is said on stderr. IPv6 addresses stand in bracke
 Each may be given many times; all share one link to the broker.
 
 When the link to the broker breaks, connections go on at the exact byte once it is back; new ones wait for it. Ctrl-C
-ends all of them. With -v a line tells what goes through; -vv tells of every connection.
+ends all of them. The listener of a -R that was killed stays for 60 s; the same -R, started again, takes it up together
+with who waits in it. With -v a line tells what goes through; -vv tells of every connection.
 
 Examples:
   sockbroker forward -L 8080:intranet:80           # http://localhost:8080 is the broker's intranet

@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -94,6 +95,26 @@ Interfaces InterfacesOf(const ForwardPlace& place, bool any_port) {
     return {{"127.0.0.1", "::1"}, AF_UNSPEC, /*last_may_lack=*/true};
   }
   return {{place.host}};
+}
+
+// Whether `server` listens at `place`, which is not a name but localhost, and has a port.
+bool IsAt(const v1::Server& server, const ForwardPlace& place) {
+  if (place.is_unix()) {
+    return server.sockets_size() == 1 &&
+           server.sockets(0).unix() == UnixPathFromText(place.unix_path);
+  }
+  Interfaces interfaces = InterfacesOf(place, /*any_port=*/false);
+  if (interfaces.hosts.empty()) interfaces.hosts = {"0.0.0.0", "::"};
+  bool has_first = false;
+  for (const v1::Endpoint& socket : server.sockets()) {
+    const auto& hosts = interfaces.hosts;
+    if (!socket.has_tcp() || socket.tcp().port() != place.port.number ||
+        std::find(hosts.begin(), hosts.end(), socket.tcp().host()) == hosts.end()) {
+      return false;
+    }
+    has_first = has_first || socket.tcp().host() == hosts.front();
+  }
+  return has_first;
 }
 
 bool LacksAddress(const absl::Status& status) {
@@ -424,6 +445,13 @@ class ForwardRun {
 
   Task<int> BeginRemote(const Forward* forward) {
     absl::StatusOr<Server> server = co_await StartRemote(forward, forward->spec.listen);
+    bool taken_up = false;
+    if (streams::GetErrno(server.status()) == EADDRINUSE) {
+      if (absl::StatusOr<Server> left = co_await TakeUp(forward); left.ok()) {
+        server = *std::move(left);
+        taken_up = true;
+      }
+    }
     if (!server.ok()) {
       if (interrupt_->raised()) co_return kExitFailed;
       const grpc::Status failed = ToGrpc(server.status());
@@ -433,29 +461,98 @@ class ForwardRun {
     }
     notes_.Listening(forward->name(), server->sockets(), TargetText(*forward),
                      forward->wants_free_port());
+    if (taken_up) {
+      notes_.Problem(
+          absl::StrCat(forward->Text(),
+                       ": taken up from a forward of yours that has gone; who waited is served"));
+    }
     loop_.Spawn(KeepRemote(forward, *std::move(server)));
     co_return kExitOk;
   }
 
-  Task<absl::StatusOr<Server>> StartRemote(const Forward* forward, ForwardPlace listen) {
-    const auto serve = [this, forward](StreamReader reader, StreamWriter writer) -> Task<void> {
+  ClientConnected ServeFor(const Forward* forward) {
+    return [this, forward](StreamReader reader, StreamWriter writer) -> Task<void> {
       return ServeRemote(forward, {std::move(reader), std::move(writer)});
     };
-    const auto fill = [this](auto* options) {
-      options->backlog = kBacklog;
-      options->accepted.broker = connection_options_;
-      *options->broker.mutable_labels() = connection_options_.labels();
-    };
+  }
+
+  void Fill(ServerOptions* options) const {
+    options->backlog = kBacklog;
+    options->accepted.broker = connection_options_;
+    *options->broker.mutable_labels() = connection_options_.labels();
+  }
+
+  // A forward that was killed leaves its listener to the lease, and whoever connects meanwhile
+  // waits in it: the one that is started again in its place goes on with it. Not found: the address
+  // is another's, or somebody serves it.
+  Task<absl::StatusOr<Server>> TakeUp(const Forward* forward) {
+    // The broker may not have heard yet that the other has gone.
+    const absl::Time deadline = loop_.Now() + absl::Seconds(2);
+    Backoff backoff;
+    while (true) {
+      absl::StatusOr<v1::Server> left = co_await FindOwn(forward->spec.listen);
+      if (!left.ok()) co_return left.status();
+      absl::StatusOr<bool> attended = co_await IsAttended(*left);
+      if (!attended.ok()) co_return attended.status();
+      if (!*attended) {
+        ServerOptions options;
+        Fill(&options);
+        co_return co_await broker_.AttachServer(ServeFor(forward), left->handle(),
+                                                std::move(options));
+      }
+      if (loop_.Now() >= deadline) co_return absl::NotFoundError("somebody serves it");
+      if (absl::Status s = co_await streams::Sleep(backoff.Next()); !s.ok()) co_return s;
+    }
+  }
+
+  // A server of ours as StartRemote makes them.
+  Task<absl::StatusOr<v1::Server>> FindOwn(ForwardPlace listen) {
+    v1::ListServersRequest request;
+    while (true) {
+      absl::StatusOr<v1::ListServersResponse> page =
+          co_await broker_.Call(&Broker::Rpcs::ListServers, request, /*repeat=*/true);
+      if (!page.ok()) co_return page.status();
+      for (const v1::Server& server : page->servers()) {
+        if (server.is_serving() && server.name().empty() &&
+            server.options().backlog() == kBacklog &&
+            LabelsText(server.options().labels()) == LabelsText(connection_options_.labels()) &&
+            IsAt(server, listen)) {
+          co_return server;
+        }
+      }
+      if (page->next_page_token().empty()) co_return absl::NotFoundError("none is there");
+      request.set_page_token(page->next_page_token());
+    }
+  }
+
+  Task<absl::StatusOr<bool>> IsAttended(v1::Server server) {
+    if (server.waiting_accepts() > 0) co_return true;
+    v1::ListConnectionsRequest request;
+    request.set_server(server.handle());
+    while (true) {
+      absl::StatusOr<v1::ListConnectionsResponse> page =
+          co_await broker_.Call(&Broker::Rpcs::ListConnections, request, /*repeat=*/true);
+      if (!page.ok()) co_return page.status();
+      for (const v1::Connection& connection : page->connections()) {
+        if (connection.bound()) co_return true;
+      }
+      if (page->next_page_token().empty()) co_return false;
+      request.set_page_token(page->next_page_token());
+    }
+  }
+
+  Task<absl::StatusOr<Server>> StartRemote(const Forward* forward, ForwardPlace listen) {
+    const ClientConnected serve = ServeFor(forward);
     if (listen.is_unix()) {
       StartUnixServerOptions options;
-      fill(&options);
+      Fill(&options);
       options.mode = 0600;
       co_return co_await broker_.StartUnixServer(serve, UnixPathFromText(listen.unix_path),
                                                  std::move(options));
     }
     Interfaces interfaces = InterfacesOf(listen, forward->wants_free_port());
     StartServerOptions options;
-    fill(&options);
+    Fill(&options);
     options.family = interfaces.family;
     const streams::Port port = ToStreamsPort(listen.port);
     absl::StatusOr<Server> server =

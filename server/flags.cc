@@ -109,7 +109,7 @@ Examples:
       What it serves; reflection and grpc.health.v1 are on.
 
 Environment:
-  XDG_RUNTIME_DIR           Where the default socket is (not for root).
+  XDG_RUNTIME_DIR           Where the default socket is (not for root); if not set, /run/user/UID.
   LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
                             Sockets handed over at the start, sd_listen_fds(3).
   NOTIFY_SOCKET             Who is told READY=1 when all listeners serve, and when a drain begins

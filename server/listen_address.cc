@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -130,9 +131,16 @@ absl::StatusOr<std::string> DefaultListenPath() {
   if (runtime != nullptr && runtime[0] == '/') {
     return absl::StrCat(runtime, "/sockbroker/sockbroker.sock");
   }
+  // What it is set to, where nobody has: in a job of cron's, say. The CLI looks there too.
+  const std::string own = absl::StrCat("/run/user/", geteuid());
+  struct stat directory;
+  if (stat(own.c_str(), &directory) == 0 && S_ISDIR(directory.st_mode) &&
+      directory.st_uid == geteuid()) {
+    return absl::StrCat(own, "/sockbroker/sockbroker.sock");
+  }
   return absl::NotFoundError(
-      "nowhere to listen: $XDG_RUNTIME_DIR is not set and this is not root; say where with "
-      "--listen unix:PATH");
+      absl::StrCat("nowhere to listen: $XDG_RUNTIME_DIR is not set, and ", own,
+                   " is no directory of this user; say where with --listen unix:PATH"));
 }
 
 }  // namespace sockbroker::server

@@ -596,6 +596,31 @@ def test_mistakes_are_explained(run_cli):
         assert text in result.stderr and b"sockbroker forward --help" in result.stderr, result.stderr
 
 
+@pytest.mark.parametrize("where", ["a port", "a path"])
+def test_a_forward_that_was_killed_is_taken_up_by_the_next_with_who_waits(
+    start_forward, start_cli, echo_server, directory, stub, where
+):
+    place = f"{directory}/remote.sock" if where == "a path" else f"127.0.0.1:{free_port()}"
+    address = place if where == "a path" else ("127.0.0.1", int(place.rsplit(":", 1)[1]))
+    spec = f"{place}:{echo_server.host}:{echo_server.port}"
+    first, _ = start_forward("-R", spec)
+    # One that is served is nobody else's.
+    second = start_cli("forward", "-R", spec)
+    assert second.wait(PATIENCE) == 1 and b"Address already in use" in second.stderr.read()
+    first.kill()
+    first.wait()
+    wait_until(lambda: servers(stub)[0].waiting_accepts == 0, "the broker knows")
+    with contextlib.closing(connect(address)) as c:
+        c.sendall(b"waited")
+        # Other labels are another's.
+        other = start_cli("forward", "-l", "a=b", "-R", spec)
+        assert other.wait(PATIENCE) == 1
+        third, _ = start_forward("-R", spec)
+        assert "taken up from a forward of yours that has gone" in third.stderr.readline().decode()
+        assert receive(c, 6) == b"waited"
+    assert len(servers(stub)) == 1
+
+
 def test_without_json_a_free_port_is_said_for_people(start_cli, echo_server):
     process = start_cli("forward", "-L", f"0:{echo_server.host}:{echo_server.port}")
     said = process.stderr.readline().decode().split()
