@@ -2,9 +2,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/exit_status.h"
@@ -29,7 +33,7 @@ TLS, as --broker-cert and --broker-key (else $SOCKBROKER_CERT and $SOCKBROKER_KE
 
 Exit status:
   0    it went well
-  1    the broker or the network said no; the reason is on stderr
+  1    the broker or the network said no, or stdin or stdout failed; the reason is on stderr
   2    the command line was not understood
   3    the broker cannot be reached
   4    another client has taken the connection over
@@ -180,7 +184,6 @@ constexpr char kCompletionExamples[] =
   sockbroker completion zsh > "${fpath[1]}/_sockbroker"
   sockbroker completion fish > ~/.config/fish/completions/sockbroker.fish)";
 
-// CLI11 would take -1 for the largest number there is.
 CLI::Validator NotNegative() {
   return {[](const std::string& text) {
             return absl::StartsWith(text, "-") ? "it must not be negative" : std::string();
@@ -192,6 +195,43 @@ CLI::Validator NotNegative() {
 CLI::Validator Text() {
   return {[](const std::string& text) {
             return IsUtf8(text) ? std::string() : "it must be text in UTF-8";
+          },
+          ""};
+}
+
+// CLI11 takes -1, and what has too many digits, for the largest number there is.
+CLI::Validator Offset() {
+  return NotNegative() & CLI::Validator(
+                             [](const std::string& text) {
+                               errno = 0;
+                               (void)std::strtoull(text.c_str(), nullptr, 0);
+                               return errno == ERANGE ? absl::StrCat("no stream has a byte ", text)
+                                                      : "";
+                             },
+                             "");
+}
+
+// CLI11 would take nan and inf, too.
+CLI::Validator Seconds() {
+  return {[](const std::string& text) {
+            double seconds = 0;
+            return absl::SimpleAtod(text, &seconds) && std::isfinite(seconds)
+                       ? std::string()
+                       : absl::StrCat("'", text, "' is no number of seconds");
+          },
+          ""};
+}
+
+CLI::Validator NotEmpty() {
+  return {[](const std::string& text) { return text.empty() ? "it must not be empty" : ""; }, ""};
+}
+
+// Of what is made; lists can be asked for a KEY alone.
+CLI::Validator KeyAndValue() {
+  return {[](const std::string& text) {
+            return absl::StrContains(text, '=')
+                       ? std::string()
+                       : absl::StrCat("'", text, "' has no value: KEY=VALUE, which may be empty");
           },
           ""};
 }
@@ -283,12 +323,14 @@ void CommandLine::AddConnect() {
       kHalfClose);
   app->add_option("-q,--quit-after", connect.quit_after_input,
                   "Quit so long after the end of stdin, whatever the peer does; negative: never")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_option("-w,--timeout", connect.timeout,
                   "Give up when connecting, by way of the broker, takes longer; quit (status 0) "
                   "when nothing comes or "
                   "goes for so long")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_flag("-z,--scan", connect.scan,
                 "Only see whether it can be connected to; status 0 if one port can");
   app->add_flag("-v,--verbose", connect.verbose, "Say on stderr how it goes");
@@ -306,11 +348,12 @@ void CommandLine::AddConnect() {
                 "Print the handle, and leave the connection open for `attach`");
   app->add_option("--lease", connect.lease,
                   "How long the broker keeps the connection when nobody has it; 60 by default")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds() & NotNegative());
   app->add_option("-l,--label", connect.labels, "A label for `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
       ->check(Text())
-
+      ->check(KeyAndValue())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", connect.json,
@@ -351,7 +394,8 @@ void CommandLine::AddAttach() {
   app->add_option("-W,--wait", attach.wait,
                   "How long to wait for another client to leave it (2): one that has just died may "
                   "seem to have it still")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_option("-o,--output", attach.output, "Write to this, instead of stdout")
       ->type_name("FILE");
   app->add_option("-i,--input", attach.input, "Send this, instead of stdin")->type_name("FILE");
@@ -359,13 +403,13 @@ void CommandLine::AddAttach() {
                 "Go on where the files stand: behind what -o has, behind what was sent of -i");
   app->add_option("--base", attach.base, "The offset of the first byte in -o FILE; 0")
       ->type_name("OFFSET")
-      ->check(NotNegative());
+      ->check(Offset());
   app->add_option("--input-base", attach.input_base, "The offset of the first byte in -i FILE; 0")
       ->type_name("OFFSET")
-      ->check(NotNegative());
+      ->check(Offset());
   app->add_option("--from", attach.from, "Read from this offset on")
       ->type_name("OFFSET")
-      ->check(NotNegative());
+      ->check(Offset());
   app->add_flag("-D,--detach", attach.detach, "Leave the connection open at the end");
   app->add_flag_function(
       "-N,--half-close,!--no-half-close", [this](int64_t count) { attach.half_close = count > 0; },
@@ -373,10 +417,12 @@ void CommandLine::AddAttach() {
   app->add_option("-q,--quit-after", attach.quit_after_input,
                   "Quit so long after the end of what is sent, whatever the peer does; negative: "
                   "never")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_option("-w,--timeout", attach.timeout,
                   "Quit (status 0) when nothing comes or goes for so long")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_flag("-C,--crlf", attach.crlf, "Send each line feed as CR LF");
   app->add_flag("-v,--verbose", attach.verbose, "Say on stderr how it goes");
   app->add_flag("-j,--json", attach.json, "Say on stderr how it goes, in JSON");
@@ -395,7 +441,8 @@ void CommandLine::AddListen() {
                 "Serve more than one: one after another, or with --exec at the same time");
   app->add_option("-e,--exec", listen.exec,
                   "Run this by sh for each connection, joined to its stdin and stdout")
-      ->type_name("COMMAND");
+      ->type_name("COMMAND")
+      ->check(NotEmpty());
   app->add_option(
          "-m,--max-conns", listen.max_connections,
          "With -k --exec: how many at the same time (64); others wait in the kernel's backlog")
@@ -405,10 +452,12 @@ void CommandLine::AddListen() {
       kHalfClose);
   app->add_option("-q,--quit-after", listen.quit_after_input,
                   "End a connection so long after the end of stdin; negative: never")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_option("-w,--timeout", listen.timeout,
                   "End a connection when nothing comes or goes for so long")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds());
   app->add_flag("-v,--verbose", listen.verbose, "Say on stderr how it goes");
   app->add_flag("-4,--ipv4", listen.ipv4, "IPv4 only");
   app->add_flag("-6,--ipv6", listen.ipv6, "IPv6 only");
@@ -416,7 +465,8 @@ void CommandLine::AddListen() {
   app->add_flag("-n,--numeric", listen.numeric, "Look no name up: HOST and PORT are numbers");
   app->add_option("--lease", listen.lease,
                   "How long the broker keeps a connection when nobody has it; 60 by default")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds() & NotNegative());
   app->add_option("--name", listen.name, "A name for the server, shown by `servers`")
       ->type_name("NAME")
       ->check(Text());
@@ -424,6 +474,7 @@ void CommandLine::AddListen() {
                   "A label for `servers` and `ls` to find it by; up to 16")
       ->type_name("KEY=VALUE")
       ->check(Text())
+      ->check(KeyAndValue())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag("-j,--json", listen.json, "Say on stderr how it goes, in JSON");
@@ -469,6 +520,7 @@ void CommandLine::AddForward() {
   app->add_option("-l,--label", forward.labels, "A label for `ls` to find them by; up to 16")
       ->type_name("KEY=VALUE")
       ->check(Text())
+      ->check(KeyAndValue())
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app->add_flag(
@@ -531,7 +583,8 @@ void CommandLine::AddPing() {
   CLI::App* app = AddWord("ping", "Ask whether the broker serves, or wait until it does",
                           "sockbroker ping [OPTIONS]", kPingExamples);
   app->add_option("-w,--wait", ping.wait, "Wait so long for a broker that is not there yet")
-      ->type_name("SECONDS");
+      ->type_name("SECONDS")
+      ->check(Seconds() & NotNegative());
 }
 
 void CommandLine::AddCompletion() {

@@ -102,9 +102,9 @@ TEST(CommandLine, HalfCloseCanBeTurnedOnAndOff) {
 TEST(CommandLine, PortsAndLabelsMayBeSeveral) {
   CommandLine line;
   ASSERT_TRUE(
-      line.Parse({"connect", "-z", "-l", "a=1", "--label", "b", "host", "20-30", "80"}).run);
+      line.Parse({"connect", "-z", "-l", "a=1", "--label", "b=", "host", "20-30", "80"}).run);
   EXPECT_THAT(line.connect.target, ElementsAre("host", "20-30", "80"));
-  EXPECT_THAT(line.connect.labels, ElementsAre("a=1", "b"));
+  EXPECT_THAT(line.connect.labels, ElementsAre("a=1", "b="));
 }
 
 TEST(CommandLine, TheBrokerMayStandOnEitherSideOfTheWord) {
@@ -189,6 +189,51 @@ TEST(CommandLine, WhatIsMissingIsSaid) {
   EXPECT_THAT(outcome.error, HasSubstr("sockbroker info --help"));
   CommandLine number;
   EXPECT_EQ(number.Parse({"connect", "-w", "soon", "h", "1"}).exit_status, kExitUsage);
+}
+
+TEST(CommandLine, ANumberThatMeansNothingIsRefusedByItsName) {
+  const auto refused = [](const std::vector<std::string>& arguments) {
+    CommandLine line;
+    const auto outcome = line.Parse(arguments);
+    EXPECT_EQ(outcome.exit_status, kExitUsage) << testing::PrintToString(arguments);
+    return outcome.error;
+  };
+  for (const char* seconds : {"nan", "inf", "-inf", "1e999", "1s", ""}) {
+    EXPECT_THAT(refused({"connect", "--timeout", seconds, "h", "1"}),
+                HasSubstr("--timeout: '" + std::string(seconds) + "' is no number of seconds"));
+    for (const char* word : {"connect", "attach", "listen"}) refused({word, "-q", seconds, "9f86"});
+    refused({"ping", "-w", seconds});
+    refused({"attach", "-W", seconds, "9f86"});
+  }
+  EXPECT_THAT(refused({"ping", "-w", "-1"}), HasSubstr("must not be negative"));
+  EXPECT_THAT(refused({"connect", "--lease", "-1", "h", "1"}), HasSubstr("must not be negative"));
+  for (const char* option : {"--from", "--base", "--input-base"}) {
+    EXPECT_THAT(refused({"attach", "9f86", option, "99999999999999999999999"}),
+                HasSubstr("no stream has a byte 99999999999999999999999"));
+    EXPECT_THAT(refused({"attach", "9f86", option, "-1"}), HasSubstr("must not be negative"));
+  }
+  CommandLine last;
+  EXPECT_TRUE(last.Parse({"attach", "9f86", "--from", "18446744073709551615"}).run);
+  EXPECT_EQ(last.attach.from, 18446744073709551615u);
+}
+
+TEST(CommandLine, WhatIsToBeGivenMustBeThere) {
+  CommandLine command;
+  const auto outcome = command.Parse({"listen", "--exec", "", "0"});
+  EXPECT_EQ(outcome.exit_status, kExitUsage);
+  EXPECT_THAT(outcome.error, HasSubstr("--exec: it must not be empty"));
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"connect", "h", "1"}, {"listen", "0"}, {"forward"}}) {
+    std::vector<std::string> arguments = words;
+    arguments.insert(arguments.end(), {"-l", "novalue"});
+    CommandLine line;
+    EXPECT_THAT(line.Parse(arguments).error, HasSubstr("--label: 'novalue' has no value"));
+    arguments.back() = "empty=";
+    CommandLine empty;
+    EXPECT_TRUE(empty.Parse(arguments).run);
+  }
+  CommandLine list;
+  EXPECT_TRUE(list.Parse({"ls", "-l", "key"}).run) << "whatever its value";
 }
 
 TEST(CommandLine, EveryCommandExplainsItselfWithAnExample) {
