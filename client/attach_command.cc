@@ -67,13 +67,14 @@ class File {
 
   absl::Status Open(const std::string& name, int flags, bool must_be_regular) {
     name_ = name;
-    fd_ = open(name.c_str(), flags | O_CLOEXEC | O_NOCTTY, 0666);
     struct stat information{};
-    if (fd_ < 0 || fstat(fd_, &information) != 0) return Failed("opening");
-    if (must_be_regular && !S_ISREG(information.st_mode)) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(name, " is no regular file: --continue can't know where it stands"));
+    // Before it is opened, too: that of a FIFO would wait for its other end.
+    if (must_be_regular && stat(name.c_str(), &information) == 0 && !S_ISREG(information.st_mode)) {
+      return NotRegular();
     }
+    fd_ = open(name.c_str(), flags | O_CLOEXEC | O_NOCTTY, 0666);
+    if (fd_ < 0 || fstat(fd_, &information) != 0) return Failed("opening");
+    if (must_be_regular && !S_ISREG(information.st_mode)) return NotRegular();
     size_ = static_cast<uint64_t>(std::max<off_t>(information.st_size, 0));
     is_regular_ = S_ISREG(information.st_mode);
     return absl::OkStatus();
@@ -91,6 +92,10 @@ class File {
   uint64_t size() const { return size_; }
 
  private:
+  absl::Status NotRegular() const {
+    return absl::FailedPreconditionError(
+        absl::StrCat(name_, " is no regular file: --continue can't know where it stands"));
+  }
   absl::Status Failed(const char* what) const {
     return absl::FailedPreconditionError(
         absl::StrCat(what, " ", name_, " failed: ", ErrnoText(errno)));
@@ -113,6 +118,8 @@ class AttachRun {
   int Run() {
     if (absl::Status status = CheckFlags(flags_); !status.ok()) return FailWith(status);
     if (absl::Status status = OpenFiles(); !status.ok()) return FailWith(status);
+    // Not before: open(2) waits for the other end of a FIFO, and there is nothing to leave yet.
+    interrupt_->CatchSignals();
     {
       Canceller canceller;
       const Interrupt::Subscription subscription(interrupt_, [&] { canceller.Cancel(); });

@@ -44,7 +44,7 @@ struct AttachFlags {
   bool json = false;
 };
 
-// The program's exit status.
+// The program's exit status. `interrupt` catches no signals yet.
 int RunAttach(const BrokerAddress& address, const AttachFlags& flags, Interrupt* interrupt);
 
 }  // namespace sockbroker::client

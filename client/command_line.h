@@ -60,6 +60,12 @@ class CommandLine {
   bool info_json = false;
   std::string completion_shell;
 
+  // Whether what the word says on stderr is to be JSON.
+  bool has_json_notes() const {
+    return (word == "attach" && attach.json) || (word == "connect" && connect.json) ||
+           (word == "listen" && listen.json) || (word == "forward" && forward.json);
+  }
+
   // For completion and tests: everything there is.
   const CLI::App& app() const { return *app_; }
 

@@ -155,7 +155,8 @@ class ConnectRun {
     if (options_.scan) {
       if (const int status = Link(); status != kExitOk) return status;
       return ScanPorts(*link_, *request, *ports,
-                       {.verbose = options_.verbose, .json = options_.json}, interrupt_);
+                       {.verbose = options_.verbose && !options_.json, .json = options_.json},
+                       interrupt_);
     }
     return RunTcp(*std::move(request), ports->front());
   }
@@ -203,13 +204,20 @@ class ConnectRun {
   }
 
   int ScanUnix(const v1::OpenUnixConnectionRequest& request) {
+    if (const int status = Link(); status != kExitOk) return status;
     v1::Connection connection;
-    if (const int status = OpenByCall(request, &BrokerLink::Stub::OpenUnixConnection, &connection);
-        status != kExitOk) {
-      return status;
+    const grpc::Status status = Call(request, &BrokerLink::Stub::OpenUnixConnection, &connection);
+    if (status.ok()) CloseByCall(connection.handle());
+    if (interrupt_->raised()) return ExitBySignal(interrupt_->signal_number());
+    if (options_.json) {
+      JsonLine line;
+      line.Add("unix", target_.host);
+      AddProbe(status, connection, &line);
+      const int printed = PrintLine(line.Text());
+      return printed == kExitOk ? ExitStatusOf(status) : printed;
     }
-    if (options_.verbose || options_.json) notes_.Connected(target_.host, "", connection);
-    CloseByCall(connection.handle());
+    if (!status.ok()) return OpenFailed(status);
+    notes_.Connected(target_.host, "", connection);
     return kExitOk;
   }
 
@@ -248,17 +256,27 @@ class ConnectRun {
   int PrintDetached(const v1::Connection& connection) {
     const std::string text =
         options_.json ? MessageJson(connection) : HandleText(connection.handle());
-    return PrintLine(text) ? kExitOk : kExitBrokenPipe;
+    const int status = PrintLine(text);
+    // Whose handle nobody has got nobody could use, or close.
+    if (status != kExitOk) CloseByCall(connection.handle());
+    return status;
   }
 
   template <typename Request>
   int OpenByCall(const Request& request, OpenMethod<Request> method, v1::Connection* connection) {
     if (const int status = Link(); status != kExitOk) return status;
-    v1::OpenConnectionResponse opened;
-    const grpc::Status status = link_->Call(method, request, &opened,
-                                            {.canceller = &canceller_, .timeout = Left() + kGrace});
-    *connection = std::move(*opened.mutable_connection());
+    const grpc::Status status = Call(request, method, connection);
     return status.ok() ? kExitOk : OpenFailed(status);
+  }
+
+  template <typename Request>
+  grpc::Status Call(const Request& request, OpenMethod<Request> method,
+                    v1::Connection* connection) {
+    v1::OpenConnectionResponse opened;
+    grpc::Status status = link_->Call(method, request, &opened,
+                                      {.canceller = &canceller_, .timeout = Left() + kGrace});
+    *connection = std::move(*opened.mutable_connection());
+    return status;
   }
 
   void CloseByCall(const std::string& handle) {

@@ -159,8 +159,8 @@ class ForwardRun {
     loop_.EnableDispatch();
     const int status = loop_.RunUntilComplete(Main());
     if (bridge_ == nullptr) return status;
-    const bool delivered = bridge_->Finish(interrupt_->raised());
-    return delivered || status != kExitOk ? status : kExitBrokenPipe;
+    const int delivered = bridge_->Finish(interrupt_->raised());
+    return status != kExitOk ? status : delivered;
   }
 
  private:

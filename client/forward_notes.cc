@@ -10,7 +10,6 @@
 #include "client/console.h"
 #include "client/endpoint_text.h"
 #include "client/json_output.h"
-#include "client/output.h"
 
 namespace sockbroker::client {
 namespace {
@@ -78,7 +77,7 @@ ForwardNotes::~ForwardNotes() {
 void ForwardNotes::Erase() {
   if (drawn_.empty()) return;
   drawn_.clear();
-  (void)Output(STDERR_FILENO).Write("\r\x1b[K", -1);
+  PrintOnStderr("\r\x1b[K");
 }
 
 void ForwardNotes::Say(const std::string& text) {
@@ -161,7 +160,7 @@ void ForwardNotes::Status(const ForwardStatus& status, absl::Time now) {
   }
   text.resize(std::min(text.size(), TerminalWidth()));
   if (text == drawn_) return;
-  (void)Output(STDERR_FILENO).Write(absl::StrCat("\r", text, "\x1b[K"), -1);
+  PrintOnStderr(absl::StrCat("\r", text, "\x1b[K"));
   drawn_ = std::move(text);
 }
 

@@ -149,8 +149,6 @@ void Describe(const v1::Server& server, Fields* fields) {
     fields->Add("labels", LabelsText(server.options().labels()));
 }
 
-int Print(const std::string& text) { return PrintLine(text) ? kExitOk : kExitBrokenPipe; }
-
 }  // namespace
 
 int RunInfo(BrokerLink& link, const std::string& handle, bool json) {
@@ -164,9 +162,9 @@ int RunInfo(BrokerLink& link, const std::string& handle, bool json) {
     const grpc::Status status = link.Call(&BrokerLink::Stub::GetServer, request, &server);
     if (!status.ok())
       return FailWith(ToAbslStatus(link.address(), absl::StrCat("info ", handle), status));
-    if (json) return Print(MessageJson(server));
+    if (json) return PrintLine(MessageJson(server));
     Describe(server, &fields);
-    return Print(fields.Text());
+    return PrintLine(fields.Text());
   }
   v1::GetConnectionRequest request;
   request.set_handle(named->handle);
@@ -182,13 +180,13 @@ int RunInfo(BrokerLink& link, const std::string& handle, bool json) {
   const bool has_extra = connection.state() != v1::CONNECTION_STATE_CLOSED &&
                          link.Call(&BrokerLink::Stub::GetExtraInfo, extra_request, &extra).ok();
   if (json) {
-    if (!has_extra || !extra.has_socket()) return Print(MessageJson(connection));
+    if (!has_extra || !extra.has_socket()) return PrintLine(MessageJson(connection));
     std::string text = MessageJson(connection);
     text.pop_back();
-    return Print(absl::StrCat(text, ",\"socket\":", MessageJson(extra.socket()), "}"));
+    return PrintLine(absl::StrCat(text, ",\"socket\":", MessageJson(extra.socket()), "}"));
   }
   Describe(connection, has_extra ? &extra : nullptr, &fields);
-  return Print(fields.Text());
+  return PrintLine(fields.Text());
 }
 
 }  // namespace sockbroker::client

@@ -1,5 +1,6 @@
 #include "client/input_reader.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -74,7 +75,20 @@ void InputReader::Append(absl::string_view bytes) {
   if (news) Notify();
 }
 
+absl::Status CheckReadable(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  const int error = flags < 0 ? errno : (flags & O_ACCMODE) == O_WRONLY ? EBADF : 0;
+  return error == 0 ? absl::OkStatus() : absl::UnknownError(ErrnoText(error));
+}
+
 void InputReader::Run() {
+  if (absl::Status status = CheckReadable(fd_); !status.ok()) {
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+    error_ = std::move(status);
+    Notify();
+    return;
+  }
   std::string block(kBlock, '\0');
   std::string converted;
   CrlfConverter converter;
@@ -105,8 +119,8 @@ void InputReader::Run() {
       Append(bytes);
     } else if (got == 0 || (error != EINTR && error != EAGAIN)) {
       ended_ = true;
-      // A terminal that was hung up, or a standard input that was closed from the start, has ended.
-      if (got < 0 && error != EIO && error != EBADF) error_ = absl::UnknownError(ErrnoText(error));
+      // A terminal that was hung up has ended.
+      if (got < 0 && error != EIO) error_ = absl::UnknownError(ErrnoText(error));
       Notify();
       return;
     }

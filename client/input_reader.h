@@ -22,6 +22,9 @@
 
 namespace sockbroker::client {
 
+// What is open for writing alone is an error: poll(2) would wait on a pipe for ever.
+absl::Status CheckReadable(int fd);
+
 class InputReader {
  public:
   // On the running loop. Borrows `fd`. `news` is woken there when Take has something new to say.

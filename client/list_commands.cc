@@ -29,8 +29,8 @@ int Print(const std::vector<Item>& items, const ListOptions& options,
           std::vector<std::string> header, Row row) {
   if (options.json || options.quiet) {
     for (const Item& item : items) {
-      if (!PrintLine(options.json ? MessageJson(item) : HandleText(item.handle())))
-        return kExitBrokenPipe;
+      const int status = PrintLine(options.json ? MessageJson(item) : HandleText(item.handle()));
+      if (status != kExitOk) return status;
     }
     return kExitOk;
   }
@@ -44,7 +44,7 @@ int Print(const std::vector<Item>& items, const ListOptions& options,
     cells.insert(cells.begin(), handles[i].substr(0, length));
     table.AddRow(std::move(cells));
   }
-  return PrintLine(table.Text()) ? kExitOk : kExitBrokenPipe;
+  return PrintLine(table.Text());
 }
 
 }  // namespace

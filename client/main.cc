@@ -1,7 +1,4 @@
 // The program `sockbroker`: reads the command line and hands over to the command.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <cstdlib>
 #include <memory>
@@ -30,13 +27,6 @@
 namespace sockbroker::client {
 namespace {
 
-// A standard descriptor that is closed would be given to the next socket, and spoken to by mistake.
-void OpenStandardDescriptors() {
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (fcntl(fd, F_GETFD) < 0) (void)open("/dev/null", O_RDWR);
-  }
-}
-
 void Export(const char* variable, const std::string& value) {
   if (!value.empty()) (void)setenv(variable, value.c_str(), /*overwrite=*/1);
 }
@@ -45,7 +35,7 @@ int Run(CommandLine& line) {
   if (line.word == "completion") {
     std::string script = CompletionScript(line.app(), line.completion_shell);
     script.pop_back();
-    return PrintLine(script) ? kExitOk : kExitBrokenPipe;
+    return PrintLine(script);
   }
   absl::StatusOr<BrokerAddress> address = BrokerAddress::Choose(line.broker);
   if (!address.ok()) return FailWith(address.status());
@@ -60,7 +50,9 @@ int Run(CommandLine& line) {
   if (line.word == "attach" || line.word == "connect" || line.word == "listen" ||
       line.word == "forward" || line.word == "watch") {
     Interrupt interrupt;
-    interrupt.CatchSignals();
+    // attach does it itself, once its files are open.
+    if (line.word != "attach") interrupt.CatchSignals();
+    const InterruptibleConsole console(&interrupt);
     if (line.word == "attach") return RunAttach(*address, line.attach, &interrupt);
     if (line.word == "connect") return RunConnect(*address, line.connect, &interrupt);
     if (line.word == "listen") return RunListen(*address, line.listen, &interrupt);
@@ -77,19 +69,21 @@ int Run(CommandLine& line) {
 }
 
 int Main(int argc, char** argv) {
-  OpenStandardDescriptors();
   // Whoever stops reading is noticed where it is written to.
   (void)std::signal(SIGPIPE, SIG_IGN);
   // What gRPC thinks of a broker that is not there is said by us.
   (void)setenv("GRPC_VERBOSITY", "NONE", /*replace=*/0);
   CommandLine line;
   const CommandLine::Outcome outcome = line.Parse(std::vector<std::string>(argv + 1, argv + argc));
-  if (outcome.run) return Run(line);
+  if (outcome.run) {
+    if (line.has_json_notes()) PrintErrorsAsJson();
+    return Run(line);
+  }
   if (!outcome.error.empty()) PrintError(outcome.error);
   if (!outcome.out.empty()) {
     std::string out = outcome.out;
     if (out.back() == '\n') out.pop_back();
-    if (!PrintLine(out)) return kExitBrokenPipe;
+    if (const int status = PrintLine(out); status != kExitOk) return status;
   }
   return outcome.exit_status;
 }

@@ -9,7 +9,6 @@
 #include "client/console.h"
 #include "client/error_text.h"
 #include "client/exit_status.h"
-#include "client/json_output.h"
 #include "client/notes.h"
 
 namespace sockbroker::client {
@@ -92,7 +91,7 @@ class Scan {
   Interrupt::Subscription subscription_;
 };
 
-bool PrintJson(const std::string& host, const Port& port, const Probe& probe) {
+int PrintJson(const std::string& host, const Port& port, const Probe& probe) {
   JsonLine line;
   line.Add("host", host);
   if (port.service.empty()) {
@@ -100,17 +99,21 @@ bool PrintJson(const std::string& host, const Port& port, const Probe& probe) {
   } else {
     line.Add("port", port.service);
   }
-  line.Add("open", probe.status.ok());
-  if (probe.status.ok()) {
-    line.AddJson("peer", EndpointJson(probe.connection.peer()));
-  } else {
-    line.Add("reason", absl::AsciiStrToLower(v1::Reason_Name(ReasonOf(probe.status))))
-        .Add("error", CauseText(probe.status));
-  }
+  AddProbe(probe.status, probe.connection, &line);
   return PrintLine(line.Text());
 }
 
 }  // namespace
+
+void AddProbe(const grpc::Status& status, const v1::Connection& connection, JsonLine* line) {
+  line->Add("open", status.ok());
+  if (status.ok()) {
+    line->AddJson("peer", EndpointJson(connection.peer()));
+  } else {
+    line->Add("reason", absl::AsciiStrToLower(v1::Reason_Name(ReasonOf(status))))
+        .Add("error", CauseText(status));
+  }
+}
 
 int ScanPorts(BrokerLink& link, const v1::OpenConnectionRequest& request,
               const std::vector<Port>& ports, const ScanOptions& options, Interrupt* interrupt) {
@@ -120,14 +123,14 @@ int ScanPorts(BrokerLink& link, const v1::OpenConnectionRequest& request,
   for (std::thread& thread : threads) thread = std::thread([&scan] { scan.Work(); });
 
   bool any = false;
-  bool reader_gone = false;
+  int printed = kExitOk;
   grpc::Status failure;
-  for (std::size_t i = 0; i < ports.size() && !reader_gone; ++i) {
+  for (std::size_t i = 0; i < ports.size() && printed == kExitOk; ++i) {
     const Probe probe = scan.Result(i);
     if (!probe.done) break;
     any = any || probe.status.ok();
     if (!probe.status.ok() && failure.ok()) failure = probe.status;
-    if (options.json) reader_gone = !PrintJson(request.host(), ports[i], probe);
+    if (options.json) printed = PrintJson(request.host(), ports[i], probe);
     if (!options.verbose) continue;
     if (probe.status.ok()) {
       PrintNote(
@@ -137,8 +140,9 @@ int ScanPorts(BrokerLink& link, const v1::OpenConnectionRequest& request,
           absl::StrCat("connect to ", request.host(), " port ", PortText(ports[i])), probe.status));
     }
   }
-  if (reader_gone) interrupt->Raise(SIGPIPE);
+  if (printed != kExitOk) interrupt->Raise(SIGPIPE);
   for (std::thread& thread : threads) thread.join();
+  if (printed != kExitOk) return printed;
   if (interrupt->raised()) return ExitBySignal(interrupt->signal_number());
   if (any) return kExitOk;
   // Said once if it was not said for each port: nc says nothing, but why it failed is worth a line

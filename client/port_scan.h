@@ -7,6 +7,7 @@
 
 #include "client/broker_link.h"
 #include "client/interrupt.h"
+#include "client/json_output.h"
 #include "client/port_range.h"
 
 namespace sockbroker::client {
@@ -19,6 +20,9 @@ struct ScanOptions {
   // Tried at the same time.
   int at_once = 16;
 };
+
+// What came of one attempt, as every line has it: "open", and "peer" or "reason" and "error".
+void AddProbe(const grpc::Status& status, const v1::Connection& connection, JsonLine* line);
 
 // `request` has all but the port. Results come in the order of the ports. kExitOk if at least one
 // answered (nc), the exit status of what went wrong else.

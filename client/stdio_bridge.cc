@@ -9,8 +9,12 @@
 #include <cerrno>
 #include <vector>
 
-#include "absl/strings/string_view.h"
+#include "absl/strings/str_cat.h"
+#include "client/console.h"
 #include "client/conversation.h"
+#include "client/error_text.h"
+#include "client/exit_status.h"
+#include "client/input_reader.h"
 #include "client/output.h"
 #include "streams/error.h"
 
@@ -50,7 +54,7 @@ absl::StatusOr<std::unique_ptr<StdioBridge>> StdioBridge::Start() {
 
 StdioBridge::~StdioBridge() { Finish(/*interrupted=*/true); }
 
-bool StdioBridge::Finish(bool interrupted) {
+int StdioBridge::Finish(bool interrupted) {
   eventfd_write(stop_input_.get(), 1);
   theirs_.Reset();  // in case that nobody took it
   if (interrupted) {
@@ -62,10 +66,20 @@ bool StdioBridge::Finish(bool interrupted) {
   // What is sent now has nobody to take it.
   shutdown(ours_.get(), SHUT_RDWR);
   if (input_.joinable()) input_.join();
-  return !output_closed_;
+  return exit_status_;
+}
+
+void StdioBridge::InputFailed(absl::string_view reason) {
+  PrintError(absl::StrCat("reading the input failed: ", reason));
+  exit_status_ = kExitFailed;
+  // Not as if what was read were all there is: the relay breaks off.
+  shutdown(ours_.get(), SHUT_RDWR);
 }
 
 void StdioBridge::ReadInput() {
+  if (absl::Status status = CheckReadable(STDIN_FILENO); !status.ok()) {
+    return InputFailed(status.message());
+  }
   std::vector<char> block(kBlock);
   while (true) {
     pollfd ready[] = {{STDIN_FILENO, POLLIN, 0}, {stop_input_.get(), POLLIN, 0}};
@@ -76,6 +90,8 @@ void StdioBridge::ReadInput() {
     if (ready[1].revents != 0) break;
     const ssize_t got = read(STDIN_FILENO, block.data(), block.size());
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    // A terminal that was hung up has ended.
+    if (got < 0 && errno != EIO) return InputFailed(ErrnoText(errno));
     if (got <= 0 ||
         !SendAll(ours_.get(), absl::string_view(block.data(), static_cast<std::size_t>(got)))) {
       break;
@@ -95,7 +111,7 @@ void StdioBridge::WriteOutput() {
         absl::string_view(block.data(), static_cast<std::size_t>(got)), stop_output_.get());
     if (result == Output::Result::kStopped) return;
     if (result != Output::Result::kOk) {
-      output_closed_ = true;
+      exit_status_ = OutputFailed(output, result);
       // The relay's next write fails, and that ends it.
       shutdown(ours_.get(), SHUT_RDWR);
       return;

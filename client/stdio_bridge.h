@@ -3,7 +3,7 @@
 //
 //   absl::StatusOr<std::unique_ptr<StdioBridge>> bridge = StdioBridge::Start();
 //   ... OpenConnection((*bridge)->TakeSocket()) ...      // until that has ended
-//   const bool delivered = (*bridge)->Finish();          // everything written is on stdout now
+//   const int status = (*bridge)->Finish(false);         // kExitOk: all of it is on stdout now
 //
 // The end of stdin is the end of what the socket gives; the end of what is written to it closes
 // stdout, and ends the reading of a terminal: nobody there wants to type on.
@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "streams/descriptor.h"
 
 namespace sockbroker::client {
@@ -27,20 +28,23 @@ class StdioBridge {
 
   // Once.
   streams::Descriptor TakeSocket() { return std::move(theirs_); }
-  // Waits until stdout has everything, when the socket's other end is closed. False: nobody reads
-  // it any more. `interrupted`: does not wait for a stdout that stalls.
-  bool Finish(bool interrupted);
+  // Waits until stdout has everything, when the socket's other end is closed. Gives the exit status
+  // that stdin and stdout stand for: kExitBrokenPipe when nobody reads stdout any more,
+  // kExitFailed, which was said, when one of them failed. `interrupted`: does not wait for a stdout
+  // that stalls.
+  int Finish(bool interrupted);
 
  private:
   StdioBridge() = default;
   void ReadInput();
+  void InputFailed(absl::string_view reason);
   void WriteOutput();
 
   streams::Descriptor theirs_;
   streams::Descriptor ours_;
   streams::Descriptor stop_input_;  // eventfds
   streams::Descriptor stop_output_;
-  std::atomic<bool> output_closed_{false};
+  std::atomic<int> exit_status_{0};
   std::thread input_;
   std::thread output_;
 };

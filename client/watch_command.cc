@@ -60,7 +60,7 @@ int RunWatch(BrokerLink& link, const WatchOptions& options, Interrupt* interrupt
   }
   Canceller canceller;
   Interrupt::Subscription subscription(interrupt, [&] { canceller.Cancel(); });
-  bool reader_gone = false;
+  int printed = kExitOk;
   bool lost = false;
   Backoff backoff;
   while (true) {
@@ -70,29 +70,29 @@ int RunWatch(BrokerLink& link, const WatchOptions& options, Interrupt* interrupt
           std::unique_ptr<grpc::ClientReaderInterface<v1::ConnectionEvent>> reader =
               link.stub().WatchConnections(context, request);
           v1::ConnectionEvent event;
-          while (!reader_gone && reader->Read(&event)) {
+          while (printed == kExitOk && reader->Read(&event)) {
             if (lost) PrintError("the broker is back");
             lost = false;
             any = true;
             // SYNCED is for programs: people see that "existing" stops.
             if (options.json || event.kind() != v1::ConnectionEvent::SYNCED) {
-              reader_gone = !PrintLine(options.json ? MessageJson(event) : EventText(event));
+              printed = PrintLine(options.json ? MessageJson(event) : EventText(event));
             }
             // What was not printed is asked for again; a break before SYNCED begins anew.
-            if (!reader_gone && !event.existing()) {
+            if (printed == kExitOk && !event.existing()) {
               request.set_after_sequence(event.sequence());
               request.set_incarnation(event.incarnation());
             }
           }
-          if (reader_gone) context->TryCancel();
+          if (printed != kExitOk) context->TryCancel();
           grpc::Status finished = reader->Finish();
           // A watch ends only when its broker does.
           if (finished.ok())
             finished = {grpc::StatusCode::UNAVAILABLE, "the broker ended the watch"};
-          return reader_gone ? grpc::Status::OK : finished;
+          return printed == kExitOk ? finished : grpc::Status::OK;
         },
         {.canceller = &canceller, .patience = absl::ZeroDuration()});
-    if (reader_gone) return kExitBrokenPipe;
+    if (printed != kExitOk) return printed;
     if (interrupt->raised()) return ExitBySignal(interrupt->signal_number());
     if (!IsBrokenLink(status) && ReasonOf(status) != v1::DRAINING) {
       return FailWith(ToAbslStatus(link.address(), "watch", status));
