@@ -258,10 +258,71 @@ def test_a_broker_that_was_restarted_listens_again(start_broker, start_cli, echo
     while not said or said[-1]["event"] != "listening":
         said.append(event(process))
     assert said[-1]["port"] == port, "what the kernel chose first stays"
+    assert len(said[-1]["sockets"]) == 1, "in its one family"
     assert [s["up"] for s in said if s["event"] == "link"] == [False, True]
     with contextlib.closing(connect(("127.0.0.1", port))) as c:
         c.sendall(b"hello")
         assert c.recv(5) == b"hello"
+
+
+def test_unix_paths_stand_for_either_end_at_the_broker_too(start_forward, echo_server, unix_echo_server, directory):
+    there = directory / "there.sock"
+    process, path, port, both, abstract = start_forward(
+        *("-R", f"{there}:{echo_server.host}:{echo_server.port}", "-R", f"127.0.0.1:0:{unix_echo_server.path}"),
+        *("-R", f"{directory}/both.sock:{unix_echo_server.path}"),
+        *("-R", f"@{directory.name}:{unix_echo_server.path}"),
+        listeners=4,
+    )
+    assert path["sockets"] == [{"unix": str(there)}]
+    assert os.stat(there).st_mode & 0o777 == 0o600, "its owner's alone, as ssh makes it"
+    for address in (str(there), ("127.0.0.1", port["port"]), both["sockets"][0]["unix"], f"\0{directory.name}"):
+        with contextlib.closing(connect(address)) as c:
+            c.sendall(b"hello")
+            assert receive(c, 5) == b"hello"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    assert not there.exists()
+
+
+@pytest.mark.parametrize("option", ["-L", "-R"])
+@pytest.mark.parametrize(
+    "bind, hosts, reached",
+    [
+        ("", ["127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
+        ("localhost:", ["127.0.0.1", "::1"], ["127.0.0.1", "::1"]),
+        ("127.0.0.1:", ["127.0.0.1"], ["127.0.0.1"]),
+        ("[::1]:", ["::1"], ["::1"]),
+        ("*:", ["0.0.0.0", "::"], ["127.0.0.1", "127.0.0.2", "::1"]),
+        (":", ["0.0.0.0", "::"], ["127.0.0.1", "127.0.0.2", "::1"]),
+    ],
+)
+def test_bind_chooses_the_interfaces(start_forward, echo_server, option, bind, hosts, reached):
+    port = free_port()
+    _, said = start_forward(option, f"{bind}{port}:{echo_server.host}:{echo_server.port}")
+    assert sorted(s["host"] for s in said["sockets"]) == hosts
+    assert {s["port"] for s in said["sockets"]} == {port}
+    for host in reached:
+        with contextlib.closing(socket.create_connection((host, port), PATIENCE)) as c:
+            c.sendall(b"hello")
+            assert receive(c, 5) == b"hello"
+
+
+def test_what_may_not_be_bound_here_is_said(run_cli, start_broker, directory, unprivileged):
+    if not unprivileged and os.geteuid() == 0:
+        pytest.skip("root may bind anything")
+    private = directory / "private"
+    private.mkdir(mode=0o500)
+    weak = start_broker("--listen", f"unix:{directory}/weak.sock", **unprivileged).addresses[0]
+    result = run_cli("-b", weak, "forward", "-L", f"{private}/x.sock:db:1", cwd="/", **unprivileged)
+    assert (result.returncode, result.stderr.decode()) == (1, f"sockbroker: -L {private}/x.sock: Permission denied\n")
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as f:
+        if int(f.read()) < 1024:
+            pytest.skip("every port may be bound here")
+    result = run_cli("-b", weak, "forward", "-L", "127.0.0.1:1023:db:1", cwd="/", **unprivileged)
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"sockbroker: -L 127.0.0.1:1023: Permission denied; take a port above 1023\n",
+    )
 
 
 # --- -D -------------------------------------------------------------------------------------------------------------------
