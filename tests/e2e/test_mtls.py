@@ -439,7 +439,7 @@ def run(*arguments):
 def test_beyond_loopback_the_three_flags_are_asked_for_by_name():
     for more in [[], ["--insecure-loopback"], ["--allow-all"]]:
         ended = run("--listen", "0.0.0.0:0", *more)
-        assert (ended.returncode, ended.stdout) == (1, "")
+        assert (ended.returncode, ended.stdout) == (2, "")
         for flag in ["--tls-cert", "--tls-key", "--tls-client-ca"]:
             assert flag in ended.stderr
 
