@@ -46,6 +46,7 @@ std::string Mistake(std::vector<const char*> arguments) {
 
 std::vector<std::string> ListenTexts(const Flags& flags) {
   std::vector<std::string> texts;
+  texts.reserve(flags.listen.size());
   for (const ListenAddress& address : flags.listen) texts.push_back(ToString(address));
   return texts;
 }
