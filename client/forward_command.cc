@@ -247,7 +247,12 @@ class ForwardRun {
     stop_.Cancel();
     servers_.clear();
     (void)co_await streams::WaitFor(WaitUntilAllEnded(), kGoodbye);
-    if (connected_) broker_.Close();
+    // What was aborted must be so at the peers: to them a connection that waits for its lease to
+    // end is a silence.
+    if (connected_) {
+      (void)co_await streams::WaitFor(broker_.WaitEnded(), kGoodbye);
+      broker_.Close();
+    }
     // They hear of it in later turns.
     (void)co_await streams::WaitFor(WaitUntilAllEnded(), kGoodbye);
     if (connected_ && options_.verbose > 0) TellStatusNow();

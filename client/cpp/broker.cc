@@ -318,6 +318,8 @@ Task<absl::Status> Broker::MakeCall(
   return Link::MakeCall(std::move(link), std::move(begin), repeat);
 }
 
+Task<absl::Status> Broker::WaitEnded() { return internal::Link::WaitEnded(link_); }
+
 void Broker::Close() { link_->Close(absl::CancelledError("the link to the broker was closed")); }
 LinkState Broker::state() const { return link_->state(); }
 uint64_t Broker::incarnation() const { return link_->incarnation(); }

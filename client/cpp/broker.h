@@ -106,6 +106,11 @@ class Broker {
                                                                  std::function<void(grpc::Status)>),
                                                Request request, bool repeat = false);
 
+  // Until the broker knows of every connection that was closed or aborted here: what is aborted at
+  // once before Close, or before the program's end, may else live on for its lease. Returns at once
+  // while the link is down: nobody can be told.
+  streams::Task<absl::Status> WaitEnded();
+
   // Ends the link and every stream on it (StreamEnd::kGivenUp). The connections live on at the
   // broker, for their leases.
   void Close();

@@ -624,7 +624,7 @@ def test_ctrl_c_ends_every_connection_on_both_sides(start_forward, python_peer, 
             c.recv(1)
         c.close()
     wait_until(lambda: outcome == ["reset"] * 10, "a transfer that was cut does not look complete")
-    assert not connections(stub), "nothing stays for its lease"
+    wait_until(lambda: not connections(stub), "nothing stays for its lease")
     assert not path.exists()
     assert process.stderr.read() == b""
 

@@ -89,6 +89,7 @@ class Channel final : public session::ClientListener,
   std::size_t pending_bytes() const { return pending_.size(); }
 
   // LinkDependent: nobody will call again.
+  bool IsEnding() const override { return closing_; }
   void OnLinkClosed(const absl::Status& reason) override;
 
   // ClientListener.

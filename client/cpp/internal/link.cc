@@ -71,6 +71,22 @@ streams::Task<absl::Status> Link::WaitUp(std::shared_ptr<Link> link) {
   co_return link->closed_;
 }
 
+streams::Task<absl::Status> Link::WaitEnded(std::shared_ptr<Link> link) {
+  const auto can_tell = [&] {
+    return link->state_ == LinkState::kUp || link->state_ == LinkState::kDraining;
+  };
+  while (can_tell()) {
+    const auto ending = std::find_if(link->dependents_.begin(), link->dependents_.end(),
+                                     [](const LinkDependent* one) { return one->IsEnding(); });
+    if (ending == link->dependents_.end()) break;
+    LinkDependent* const last = *ending;
+    while (can_tell() && link->dependents_.contains(last)) {
+      if (absl::Status status = co_await link->changed_.Wait(); !status.ok()) co_return status;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
 void Link::SetState(LinkState state, absl::Status reason, absl::Duration retry_in) {
   state_ = state;
   changed_.WakeAll();

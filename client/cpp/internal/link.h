@@ -34,6 +34,8 @@ namespace sockbroker::client::internal {
 // Who is told that the link is no more.
 class LinkDependent {
  public:
+  // It has ended for its user, and the broker has not said that it knows.
+  virtual bool IsEnding() const { return false; }
   virtual void OnLinkClosed(const absl::Status& reason) = 0;
 
  protected:
@@ -76,7 +78,12 @@ class Link final : public SessionCall::Listener,
   const absl::Status& closed() const { return closed_; }
 
   void Add(LinkDependent* dependent) { dependents_.insert(dependent); }
-  void Remove(LinkDependent* dependent) { dependents_.erase(dependent); }
+  void Remove(LinkDependent* dependent) {
+    dependents_.erase(dependent);
+    changed_.WakeAll();
+  }
+  // Until the broker knows of everything that has ended here, or can't be told.
+  static streams::Task<absl::Status> WaitEnded(std::shared_ptr<Link> link);
 
   // Asks the broker to close the connection without flushing it. False: it can't be asked.
   bool DiscardAndClose(const std::string& handle);

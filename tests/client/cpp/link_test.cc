@@ -157,6 +157,37 @@ CO_TEST(Link, NothingIsOpenedOnABrokerThatDrainsAndWhatIsOpenGoesOn) {
   EXPECT_THAT(co_await connection->reader.Read(100), IsOkAndHolds("still here"));
 }
 
+CO_TEST(Link, WaitEndedReturnsWhenTheBrokerKnowsOfWhatWasAborted) {
+  MemoryBroker memory;
+  auto broker = co_await memory.Connect();
+  CO_ASSERT_OK(broker);
+  auto aborted = co_await broker->OpenConnection("peer", 1);
+  CO_ASSERT_OK(aborted);
+  auto open = co_await broker->OpenConnection("peer", 2);
+  CO_ASSERT_OK(open);
+  CO_ASSERT_OK(co_await broker->WaitEnded());
+  aborted->writer.Abort();
+  EXPECT_FALSE(memory.peer(0).aborted());
+  CO_ASSERT_OK(co_await broker->WaitEnded());
+  EXPECT_TRUE(memory.peer(0).aborted());
+  EXPECT_FALSE(memory.peer(1).aborted());
+}
+
+CO_TEST(Link, WaitEndedDoesNotWaitForALinkThatIsDown) {
+  MemoryBroker memory;
+  auto broker = co_await memory.Connect();
+  CO_ASSERT_OK(broker);
+  auto connection = co_await broker->OpenConnection("peer", 1);
+  CO_ASSERT_OK(connection);
+  memory.RefuseDials(1000, absl::UnavailableError("nobody there"));
+  connection->writer.Abort();
+  memory.Cut();
+  const absl::Time began = streams::GetRunningLoop()->Now();
+  CO_ASSERT_OK(co_await broker->WaitEnded());
+  EXPECT_EQ(streams::GetRunningLoop()->Now(), began);
+  EXPECT_FALSE(memory.peer(0).aborted());
+}
+
 CO_TEST(Link, TheLastHandleLetsTheLinkGo) {
   MemoryBroker memory;
   {
