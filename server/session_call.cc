@@ -104,19 +104,17 @@ void SessionCall::OnReadDone(bool ok) {
   const SessionInbox::Arrival arrival = inbox_.Put(std::move(message));
   if (arrival.read_next) StartRead(&received_);
   if (arrival.tell) OnLoop([this] { TakeMessages(); });
-  if (inbox_.Leave(arrival)) StartRead(&received_);
 }
 
 void SessionCall::OnWriteDone(bool ok) {
   sending_.Clear();
-  if (write_turn_.End() || !ok) {
-    OnLoop([this, ok] {
-      write_awaited_ = false;
-      if (!ok) Disconnect(RpcStatus());
-      FinishIfIdle();
-      Flush();
-    });
-  }
+  OnLoop([this, ok] {
+    writing_ = false;
+    if (!ok) Disconnect(RpcStatus());
+    FinishIfIdle();
+    Flush();
+    if (inbox_.Resume(session_.control_bytes())) TakeMessages();
+  });
 }
 
 void SessionCall::OnCancel() {
@@ -205,7 +203,7 @@ void SessionCall::OnOutput() {
                         if (!disconnected_) session_.AckPending();
                       }));
   }
-  if (flush_scheduled_ || write_awaited_ || disconnected_ || !session_.HasOutput()) return;
+  if (flush_scheduled_ || writing_ || disconnected_ || !session_.HasOutput()) return;
   flush_scheduled_ = true;
   loop()->CallSoon(For(loop(), [this] {
     flush_scheduled_ = false;
@@ -214,18 +212,13 @@ void SessionCall::OnOutput() {
 }
 
 void SessionCall::Flush() {
-  if (disconnected_) return;
-  while (session_.HasOutput()) {
-    write_awaited_ = !write_turn_.Free();
-    if (write_awaited_) break;
-    const absl::Cord batch = session_.NextBatch(loop()->Now());
-    if (batch.empty()) break;
-    sending_ = ToByteBuffer(batch);
-    write_turn_.Begin();
-    StartWrite(&sending_);
-  }
-  FinishIfIdle();
-  if (inbox_.Resume(session_.control_bytes())) TakeMessages();
+  if (writing_ || disconnected_) return;
+  const absl::Cord batch = session_.NextBatch(loop()->Now());
+  if (batch.empty()) return FinishIfIdle();
+  sending_ = ToByteBuffer(batch);
+  // Until OnWriteDone has come round to the loop: what gathers meanwhile goes in one message.
+  writing_ = true;
+  StartWrite(&sending_);
 }
 
 void SessionCall::Disconnect(RpcStatus status) {
@@ -241,12 +234,11 @@ void SessionCall::Disconnect(RpcStatus status) {
 }
 
 void SessionCall::FinishIfIdle() {
-  if (finished_) return;
+  if (writing_ || finished_) return;
   if (!disconnected_) {
-    if (!ending_ || session_.HasMoreToSay() || !write_turn_.Free()) return;
+    if (!ending_ || session_.HasMoreToSay()) return;
     return Disconnect(RpcStatus());
   }
-  if (!write_turn_.Free()) return;
   finished_ = true;
   Finish(status_.ToGrpc());
 }

@@ -28,7 +28,6 @@
 #include "session/broker_session.h"
 #include "streams/cancel.h"
 #include "streams/task.h"
-#include "transport/write_turn.h"
 
 namespace sockbroker::server {
 
@@ -135,8 +134,7 @@ class SessionCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc:
   session::BrokerSession session_;
   absl::flat_hash_map<uint32_t, Opening> openings_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<Listening>> listening_;
-  WriteTurn write_turn_;
-  bool write_awaited_ = false;
+  bool writing_ = false;
   bool flush_scheduled_ = false;
   bool acks_scheduled_ = false;
   bool disconnected_ = false;

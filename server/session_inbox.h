@@ -5,7 +5,7 @@
 //     Arrival arrival = inbox.Put(message);         while (taken = inbox.Take(...), it is a message)
 //     if (arrival.read_next) StartRead();             if (taken.read_next) StartRead();
 //     if (arrival.tell) tell the loop;                handle taken.message
-//     if (inbox.Leave(arrival)) StartRead();          if (inbox.Handled()) StartRead();
+//                                                     if (inbox.Handled()) StartRead();
 #pragma once
 
 #include <cstddef>
@@ -39,16 +39,7 @@ class SessionInbox {
     messages_.push_back(std::move(message));
     const bool read_next = bulk && messages_.size() < kAhead;
     reading_waits_ = !read_next;
-    reader_here_ = !read_next;
     return {read_next, !std::exchange(told_, true)};
-  }
-  // After the loop was told, which may have handled everything by then. Whether to start the next
-  // read: here rather than on the loop, which has its sockets to look after meanwhile.
-  bool Leave(const Arrival& arrival) {
-    if (arrival.read_next) return false;
-    const std::lock_guard lock(mutex_);
-    reader_here_ = false;
-    return messages_.empty() && std::exchange(reading_waits_, false);
   }
 
   // --- the loop
@@ -82,13 +73,13 @@ class SessionInbox {
     taken_++;
     Taken taken = {Found::kMessage, std::move(messages_.front())};
     messages_.pop_front();
-    if (taken.message.size() >= kBulk) taken.read_next = TakeRead();
+    if (taken.message.size() >= kBulk) taken.read_next = std::exchange(reading_waits_, false);
     return taken;
   }
   // Whether to start the next read, now that the message is handled.
   bool Handled() {
     const std::lock_guard lock(mutex_);
-    return TakeRead();
+    return std::exchange(reading_waits_, false);
   }
   // What was taken is to be handled by another loop, which is told by the caller.
   void PutBack(absl::Cord message) {
@@ -102,8 +93,6 @@ class SessionInbox {
   }
 
  private:
-  bool TakeRead() { return !reader_here_ && std::exchange(reading_waits_, false); }
-
   // The loop's.
   std::size_t taken_ = 0;  // in this turn
   bool stalled_ = false;
@@ -111,8 +100,7 @@ class SessionInbox {
   std::mutex mutex_;
   // Under the mutex.
   std::deque<absl::Cord> messages_;
-  bool reading_waits_ = false;  // somebody must start the next read:
-  bool reader_here_ = false;    // Leave, not the loop
+  bool reading_waits_ = false;  // the loop must start the next read
   bool told_ = false;
 };
 

@@ -14,11 +14,6 @@ using Found = SessionInbox::Found;
 absl::Cord Small() { return absl::Cord("small"); }
 absl::Cord Bulk() { return absl::Cord(std::string(SessionInbox::kBulk, 'x')); }
 
-// gRPC's thread brings a message and goes.
-void Bring(SessionInbox* inbox, absl::Cord message) {
-  (void)inbox->Leave(inbox->Put(std::move(message)));
-}
-
 TEST(SessionInbox, TheLoopIsToldOnceUntilItHasFoundNothing) {
   SessionInbox inbox;
   EXPECT_TRUE(inbox.Put(Bulk()).tell);
@@ -33,8 +28,8 @@ TEST(SessionInbox, TheLoopIsToldOnceUntilItHasFoundNothing) {
 
 TEST(SessionInbox, MessagesComeInTheirOrderAlsoWhenOneWasPutBack) {
   SessionInbox inbox;
-  Bring(&inbox, absl::Cord("a"));
-  Bring(&inbox, absl::Cord("b"));
+  inbox.Put(absl::Cord("a"));
+  inbox.Put(absl::Cord("b"));
   SessionInbox::Taken taken = inbox.Take(0);
   EXPECT_EQ(taken.message, "a");
   inbox.PutBack(std::move(taken.message));
@@ -44,20 +39,20 @@ TEST(SessionInbox, MessagesComeInTheirOrderAlsoWhenOneWasPutBack) {
 
 TEST(SessionInbox, AfterFourMessagesOthersOfTheLoopHaveTheirTurn) {
   SessionInbox inbox;
-  for (int i = 0; i < 5; ++i) Bring(&inbox, Small());
+  for (int i = 0; i < 5; ++i) inbox.Put(Small());
   for (int i = 0; i < 4; ++i) EXPECT_EQ(inbox.Take(0).found, Found::kMessage);
   EXPECT_EQ(inbox.Take(0).found, Found::kTurnOver);
   EXPECT_FALSE(inbox.Put(Small()).tell) << "it comes again by itself";
   for (int i = 0; i < 2; ++i) EXPECT_EQ(inbox.Take(0).found, Found::kMessage);
   EXPECT_EQ(inbox.Take(0).found, Found::kNothing);
   // What found its end begins a turn anew.
-  for (int i = 0; i < 4; ++i) Bring(&inbox, Small());
+  for (int i = 0; i < 4; ++i) inbox.Put(Small());
   for (int i = 0; i < 4; ++i) EXPECT_EQ(inbox.Take(0).found, Found::kMessage);
 }
 
 TEST(SessionInbox, NothingIsTakenWhileAMebibyteOfAnswersWaitsForAClientThatDoesNotRead) {
   SessionInbox inbox;
-  Bring(&inbox, Small());
+  inbox.Put(Small());
   EXPECT_FALSE(inbox.Resume(0)) << "it has not stopped";
   EXPECT_EQ(inbox.Take(SessionInbox::kMaxUnread + 1).found, Found::kStalled);
   EXPECT_FALSE(inbox.Put(Small()).tell);
@@ -69,17 +64,7 @@ TEST(SessionInbox, NothingIsTakenWhileAMebibyteOfAnswersWaitsForAClientThatDoesN
 
 TEST(SessionInbox, ASmallMessageIsHandledBeforeTheNextIsAskedFor) {
   SessionInbox inbox;
-  const SessionInbox::Arrival arrival = inbox.Put(Small());
-  EXPECT_FALSE(arrival.read_next);
-  // On the same thread, or another that is quick.
-  EXPECT_FALSE(inbox.Take(0).read_next);
-  EXPECT_FALSE(inbox.Handled()) << "by who brought it";
-  EXPECT_TRUE(inbox.Leave(arrival));
-}
-
-TEST(SessionInbox, ALoopThatComesLaterAsksForTheNextItself) {
-  SessionInbox inbox;
-  EXPECT_FALSE(inbox.Leave(inbox.Put(Small())));
+  EXPECT_FALSE(inbox.Put(Small()).read_next);
   EXPECT_FALSE(inbox.Take(0).read_next);
   EXPECT_TRUE(inbox.Handled());
   EXPECT_FALSE(inbox.Handled()) << "one read at a time";
@@ -88,13 +73,9 @@ TEST(SessionInbox, ALoopThatComesLaterAsksForTheNextItself) {
 TEST(SessionInbox, BehindABulkMessageTheNextIsAskedForAtOnceUntilFourWait) {
   SessionInbox inbox;
   for (int i = 0; i < 3; ++i) {
-    const SessionInbox::Arrival arrival = inbox.Put(Bulk());
-    EXPECT_TRUE(arrival.read_next);
-    EXPECT_FALSE(inbox.Leave(arrival));
+    EXPECT_TRUE(inbox.Put(Bulk()).read_next);
   }
-  const SessionInbox::Arrival fourth = inbox.Put(Bulk());
-  EXPECT_FALSE(fourth.read_next);
-  EXPECT_FALSE(inbox.Leave(fourth));
+  EXPECT_FALSE(inbox.Put(Bulk()).read_next);
   EXPECT_TRUE(inbox.Take(0).read_next) << "before it is handled";
   EXPECT_FALSE(inbox.Handled());
 }

@@ -12,7 +12,6 @@
 
 #include "client/cpp/status.h"
 #include "transport/byte_buffer.h"
-#include "transport/write_turn.h"
 
 namespace sockbroker::client::internal {
 namespace {
@@ -41,9 +40,7 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
     StartRead(&incoming_);
     StartCall();
   }
-  bool MayWrite() { return write_turn_.Free(); }
   void Write(absl::Cord message) {
-    write_turn_.Begin();
     if (!holding_) return;  // it has ended; OnEnded is on its way
     outgoing_ = ToByteBuffer(message);
     StartWrite(&outgoing_);
@@ -73,7 +70,7 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   void OnWriteDone(bool ok) override {
     outgoing_.Clear();
     // A write that failed is followed by the end.
-    if (ok && write_turn_.End()) Note([this] { written_ = true; });
+    if (ok) Note([this] { written_ = true; });
   }
   void OnDone(const grpc::Status& status) override {
     Note([&] { ended_ = status; });
@@ -133,7 +130,6 @@ class Reactor final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::Byt
   // The loop's.
   SessionCall::Listener* listener_;
   bool holding_ = true;
-  WriteTurn write_turn_;
   // gRPC's, while a read or a write is under way.
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;
@@ -152,7 +148,6 @@ class GrpcSessionCall final : public SessionCall {
  public:
   explicit GrpcSessionCall(std::shared_ptr<Reactor> reactor) : reactor_(std::move(reactor)) {}
   ~GrpcSessionCall() override { reactor_->LetGo(); }
-  bool MayWrite() override { return reactor_->MayWrite(); }
   void Write(absl::Cord message) override { reactor_->Write(std::move(message)); }
 
  private:

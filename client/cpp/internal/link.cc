@@ -103,7 +103,7 @@ void Link::Dial() {
   if (!closed_.ok()) return;
   answer_timer_.SetAfter(options_.connect_timeout);
   call_ = transport_.dial(this);
-  write_awaited_ = false;
+  writing_ = false;
   session_.OnLinkUp();
 }
 
@@ -132,13 +132,13 @@ void Link::OnMessage(absl::Cord message) {
 }
 
 void Link::OnWritten() {
-  write_awaited_ = false;
+  writing_ = false;
   Flush();
 }
 
 void Link::FlushLater() {
   // What this round of the loop produces goes together.
-  if (write_awaited_ || std::exchange(flush_scheduled_, true)) return;
+  if (writing_ || std::exchange(flush_scheduled_, true)) return;
   loop_->CallSoon([self = shared_from_this()] {
     self->flush_scheduled_ = false;
     self->Flush();
@@ -147,13 +147,12 @@ void Link::FlushLater() {
 
 void Link::Flush() {
   if (session_.HasPendingAcks() && !ack_timer_.armed()) ack_timer_.SetAfter(session::kAckDelay);
-  while (call_ != nullptr && session_.HasOutput()) {
-    write_awaited_ = !call_->MayWrite();
-    if (write_awaited_) return;
-    absl::Cord batch = session_.NextBatch(loop_->Now());
-    if (batch.empty()) return;
-    call_->Write(std::move(batch));
-  }
+  if (call_ == nullptr || writing_ || !session_.HasOutput()) return;
+  absl::Cord batch = session_.NextBatch(loop_->Now());
+  if (batch.empty()) return;
+  // Until OnWritten: what gathers meanwhile goes in one message.
+  writing_ = true;
+  call_->Write(std::move(batch));
 }
 
 void Link::OnEnded(absl::Status status) { Broken(std::move(status)); }
@@ -162,7 +161,7 @@ void Link::Broken(absl::Status status) {
   const std::shared_ptr<Link> self = shared_from_this();
   const bool was_welcome = session_.welcome();
   call_.reset();
-  write_awaited_ = false;
+  writing_ = false;
   answer_timer_.Cancel();
   session_.OnLinkDown();
   const absl::Time now = loop_->Now();

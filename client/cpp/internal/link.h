@@ -121,7 +121,7 @@ class Link final : public SessionCall::Listener,
   absl::flat_hash_set<LinkDependent*> dependents_;
 
   std::unique_ptr<SessionCall> call_;  // null while there is none
-  bool write_awaited_ = false;
+  bool writing_ = false;
   bool flush_scheduled_ = false;
   bool listening_for_shutdown_ = false;
 

@@ -1,7 +1,7 @@
 // SessionCall: one Session stream to the broker, whatever carries it: gRPC, or memory in a test.
 //
 //   std::unique_ptr<SessionCall> call = dial(&listener);  // OnEnded comes if it does not work
-//   if (call->MayWrite()) call->Write(batch);             // one at a time: else OnWritten comes
+//   call->Write(batch);                                   // one at a time: OnWritten answers
 //   call.reset();                                         // cancels; no more calls come
 //
 // One loop's thread, calls and callbacks alike.
@@ -21,7 +21,7 @@ class SessionCall {
    public:
     // Any of these may destroy the call. None comes from inside `dial` or Write.
     virtual void OnMessage(absl::Cord message) = 0;
-    // It may have the next message. Only after a MayWrite that was false.
+    // The stream has taken the message: it may have the next one.
     virtual void OnWritten() = 0;
     // The last call. Never OK: a session has no good end of its own.
     virtual void OnEnded(absl::Status status) = 0;
@@ -31,8 +31,6 @@ class SessionCall {
   };
 
   virtual ~SessionCall() = default;
-  // Whether the stream has taken the message before. If not, OnWritten says when it has.
-  virtual bool MayWrite() = 0;
   virtual void Write(absl::Cord message) = 0;
 };
 

@@ -159,10 +159,6 @@ class MemoryBroker::Call final : public internal::SessionCall {
     if (!down_) session.OnLinkDown();
   }
 
-  bool MayWrite() override {
-    awaited_ = writing_;
-    return !writing_;
-  }
   void Write(absl::Cord message) override {
     EXPECT_FALSE(std::exchange(writing_, true)) << "two writes at a time";
     Later([this, message = std::move(message)]() mutable {
@@ -174,7 +170,7 @@ class MemoryBroker::Call final : public internal::SessionCall {
         if (!status.ok()) return End(status);
         PumpLater();
       }
-      if (std::exchange(awaited_, false)) listener_->OnWritten();
+      listener_->OnWritten();
     });
   }
 
@@ -226,7 +222,6 @@ class MemoryBroker::Call final : public internal::SessionCall {
   streams::EventLoop* const loop_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool writing_ = false;
-  bool awaited_ = false;
   bool pumping_ = false;
   bool down_ = false;
 };
