@@ -31,11 +31,13 @@ SOCKBROKER_EXPORT const char* __tsan_default_options() {
 // knows.)
 //
 // Neither is OpenSSL: what it computes once for a certificate that connections share (names,
-// extensions) it publishes by atomics of its own, and only its memcpy and memcmp are seen.
+// extensions) it publishes by atomics of its own, and it counts who has a session by such; only its
+// memcpy, memcmp and free are seen.
 SOCKBROKER_EXPORT const char* __tsan_default_suppressions();
 SOCKBROKER_EXPORT const char* __tsan_default_suppressions() {
   return "race:absl::*Status::Unref\n"
-         "called_from_lib:libcrypto.so\n";
+         "called_from_lib:libcrypto.so\n"
+         "called_from_lib:libssl.so\n";
 }
 
 // NOLINTEND(bugprone-reserved-identifier)
