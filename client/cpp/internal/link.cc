@@ -80,7 +80,8 @@ streams::Task<absl::Status> Link::WaitEnded(std::shared_ptr<Link> link) {
                                      [](const LinkDependent* one) { return one->IsEnding(); });
     if (ending == link->dependents_.end()) break;
     LinkDependent* const last = *ending;
-    while (can_tell() && link->dependents_.contains(last)) {
+    // Another may come to stand where it stood.
+    while (can_tell() && link->dependents_.contains(last) && last->IsEnding()) {
       if (absl::Status status = co_await link->changed_.Wait(); !status.ok()) co_return status;
     }
   }
